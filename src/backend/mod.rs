@@ -1,0 +1,4 @@
+//! Tensor libraries: one file and one feature each.
+
+#[cfg(feature = "ndarray")]
+mod ndarray;

@@ -1,0 +1,143 @@
+//! From values to codes and back, for one group of elements: the scalar maths of quantization.
+//!
+//! Everything is computed in `f64` and narrowed once.
+
+use crate::element::Element;
+
+/// Codes of one tile or run at the most: a table of levels has as many entries.
+pub(crate) const MAX_LEVELS: usize = 256;
+
+/// The evenly spaced levels of one group: `min`, `max` and `2^bits - 2` between them.
+///
+/// `q = round((x - min) / (max - min) * top)`, half to even; `x' = min + q * (max - min) / top`,
+/// where `top = 2^bits - 1`. A group of one value (`min = max`) has the code 0 and that value.
+#[derive(Clone, Copy)]
+pub(crate) struct Even {
+    min: f64,
+    max: f64,
+    /// A power of two that keeps `top * (max - min)` finite; 1 unless an `f64` range is huge.
+    shrink: f64,
+    /// `1 / shrink`
+    grow: f64,
+    /// `min * shrink`
+    low: f64,
+    /// `(max - min) * shrink`
+    span: f64,
+    top: f64,
+}
+
+/// Adding and subtracting it rounds a magnitude below 2⁵¹ to an integer, half to even, at any
+/// instruction set; in between, the lowest bits of the sum are that integer.
+const ROUND: f64 = 1.5 * (1u64 << 52) as f64;
+
+impl Even {
+    #[inline(always)]
+    pub(crate) fn new(min: f64, max: f64, bits: u32) -> Self {
+        let shrink = if max - min < f64::MAX / 512.0 { 1.0 } else { 1.0 / 1024.0 };
+        let (low, high) = (min * shrink, max * shrink);
+        Self { min, max, shrink, grow: 1.0 / shrink, low, span: high - low, top: f64::from((1u32 << bits) - 1) }
+    }
+
+    /// Values beyond the range get the code of its nearer end.
+    #[inline(always)]
+    pub(crate) fn code<T: Element>(&self, x: T) -> u8 {
+        if self.span == 0.0 {
+            return 0;
+        }
+        let place = (x.to_f64() * self.shrink - self.low) / self.span * self.top;
+        let place = if place > 0.0 { place } else { 0.0 };
+        let place = if place < self.top { place } else { self.top };
+        (place + ROUND).to_bits() as u8
+    }
+
+    #[inline(always)]
+    pub(crate) fn level<T: Element>(&self, code: u8) -> T {
+        if self.span == 0.0 {
+            return T::from_f64(self.min);
+        }
+        let level = (self.low + f64::from(code) * self.span / self.top) * self.grow;
+        let level = if level < self.max { level } else { self.max };
+        T::from_f64(level)
+    }
+}
+
+/// Numbers of either type, read one a group.
+#[derive(Clone, Copy)]
+pub(crate) enum Numbers<'a> {
+    F32(&'a [f32]),
+    F64(&'a [f64]),
+}
+
+impl Numbers<'_> {
+    #[inline(always)]
+    pub(crate) fn get(&self, index: usize) -> f64 {
+        match self {
+            Self::F32(numbers) => numbers[index].into(),
+            Self::F64(numbers) => numbers[index],
+        }
+    }
+}
+
+/// The levels of all groups of a tensor.
+#[derive(Clone, Copy)]
+pub(crate) enum Levels<'a> {
+    /// Evenly spaced between a group's `min` and `max`.
+    Even { min: Numbers<'a>, max: Numbers<'a> },
+    /// `2^bits` numbers a group.
+    Table(Numbers<'a>),
+}
+
+impl Levels<'_> {
+    #[inline(always)]
+    pub(crate) fn level<T: Element>(&self, group: usize, code: u8, bits: u32) -> T {
+        match self {
+            Self::Even { min, max } => Even::new(min.get(group), max.get(group), bits).level(code),
+            Self::Table(all) => T::from_f64(all.get((group << bits) + usize::from(code))),
+        }
+    }
+
+    /// The values of all codes of a group, in `table`.
+    #[inline(always)]
+    pub(crate) fn table<T: Element>(&self, group: usize, bits: u32, table: &mut [T; MAX_LEVELS]) {
+        let entries = &mut table[..1 << bits];
+        match self {
+            Self::Even { min, max } => {
+                let even = Even::new(min.get(group), max.get(group), bits);
+                for (code, entry) in entries.iter_mut().enumerate() {
+                    *entry = even.level(code as u8);
+                }
+            }
+            Self::Table(all) => {
+                for (code, entry) in entries.iter_mut().enumerate() {
+                    *entry = T::from_f64(all.get((group << bits) + code));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_half_to_even() {
+        // Levels 0, 1, 2, 3 of 2 bits.
+        let even = Even::new(0.0, 3.0, 2);
+        let codes: Vec<u8> = [0.5f32, 1.5, 2.5, 0.4999, 2.500001].map(|x| even.code(x)).into();
+        assert_eq!(codes, [0, 2, 2, 0, 3]);
+    }
+
+    #[test]
+    fn the_ends_are_exact_and_beyond_them_saturates() {
+        for (min, max) in [(-3.4e38f64, 3.4e38), (f64::MIN, f64::MAX), (0.0, 5e-324), (1.0, 1.0 + f64::EPSILON)] {
+            for bits in 1..=8 {
+                let even = Even::new(min, max, bits);
+                let top = ((1u32 << bits) - 1) as u8;
+                assert_eq!((even.code(min), even.code(max)), (0, top));
+                assert_eq!((even.level::<f64>(0), even.level::<f64>(top)), (min, max));
+                assert_eq!((even.code(f64::MIN), even.code(f64::MAX)), (0, top));
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Slices in, slices out: the loops, compiled for each instruction set and split over threads.
+//!
+//! The only module with `unsafe` code: one block, in [`isa`].
+
+pub(crate) mod bits;
+pub(crate) mod grid;
+pub(crate) mod isa;
+pub(crate) mod pack;
+pub(crate) mod parallel;
+pub(crate) mod rows;
+pub(crate) mod rule;
+pub(crate) mod scan;
+pub(crate) mod select;

@@ -1,0 +1,103 @@
+//! Makes neural-network weights better and smaller.
+//!
+//! * [`optim`] **optimizes** them in training: [`Sgd`](optim::Sgd), [`Adagrad`](optim::Adagrad),
+//!   [`Adam`](optim::Adam), [`AdamW`](optim::AdamW), PyTorch's conventions exactly;
+//! * [`quant`] **quantizes** them to 1–8 bits: [`MinMax`](quant::MinMax) into a packed [`QTensor`];
+//! * [`prune`] **prunes** them: [`Threshold`](prune::Threshold), [`Magnitude`](prune::Magnitude), a [`Mask`] that an
+//!   optimizer keeps;
+//! * [`slim`] **slims** models: units and layers that do not matter leave, a smaller dense model stays;
+//! * [`format`](mod@format) writes what is left to a file.
+//!
+//! Tensors are borrowed: slices, `Vec`s, and with the feature `ndarray` arrays and views of any
+//! dimension and memory order. Elements are `f32`, `f64`, [`f16`](half::f16) or [`bf16`](half::bf16). The caller
+//! owns parameters, gradients, state and buffers; a step, `quantize_into`, `dequantize_into` and
+//! `Mask::apply` do not allocate.
+//!
+//! # Optimize
+//!
+//! ```
+//! use lapidary::{Optimizer, OptimizerExt, Step, optim::AdamW};
+//!
+//! let mut weights = vec![0.5f32, -0.3, 0.8];
+//! let adamw = AdamW::new(1e-3)?;
+//! let mut state = adamw.init(&weights)?;
+//! for _ in 0..100 {
+//!     let gradient: Vec<f32> = weights.iter().map(|w| 2.0 * w).collect();
+//!     adamw.step(Step::new(&mut weights, &gradient, &mut state))?;
+//! }
+//! # Ok::<(), lapidary::Error>(())
+//! ```
+//!
+//! # Quantize
+//!
+//! ```
+//! use lapidary::{QuantizerExt, quant::MinMax};
+//!
+//! let weights: Vec<f32> = (0..1024).map(|i| (i as f32 * 0.1).sin()).collect();
+//! let q = MinMax::new(4)?.per_group(64)?.quantize(&weights)?;
+//! assert_eq!(q.bits_per_weight(), 5.0); // 4 and two f32 for each 64
+//! assert!(q.error(&weights)?.sqnr_db > 20.0);
+//! let back: Vec<f32> = q.dequantize();
+//! # assert_eq!(back.len(), 1024);
+//! # Ok::<(), lapidary::Error>(())
+//! ```
+//!
+//! # Prune, and keep it pruned
+//!
+//! ```
+//! use lapidary::{Optimizer, OptimizerExt, PrunerExt, Step, optim::Sgd, prune::Magnitude};
+//!
+//! let mut weights = vec![0.5f32, -0.01, 0.02, -1.0];
+//! let mask = Magnitude::sparsity(0.5)?.mask(&weights)?;
+//! mask.apply(&mut weights)?;
+//! let sgd = Sgd::new(0.1)?.momentum(0.9)?;
+//! let mut state = sgd.init(&weights)?;
+//! sgd.step(Step::new(&mut weights, &[1.0; 4], &mut state).mask(&mask))?;
+//! assert_eq!(weights, [0.4, 0.0, 0.0, -1.1]);
+//! # Ok::<(), lapidary::Error>(())
+//! ```
+//!
+//! # The same bits everywhere
+//!
+//! Serial or parallel, on one thread or many, by any instruction set: results are the same bits
+//! (the payload of a NaN aside). Kernels are chosen at run time; see [`Isa`]. With the feature `rayon`,
+//! tensors of more than 65,536 elements are split over the pool the caller is in (else rayon's global one).
+//!
+//! # Features
+//!
+//! | feature | default | what |
+//! |---|---|---|
+//! | `ndarray` | yes | `ndarray` arrays and views as tensors |
+//! | `rayon` | yes | kernels use the caller's rayon pool |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![deny(unsafe_code)]
+
+#[forbid(unsafe_code)]
+mod backend;
+#[forbid(unsafe_code)]
+mod element;
+#[forbid(unsafe_code)]
+mod error;
+#[allow(unsafe_code, reason = "run-time choice of the instruction set")]
+mod kernel;
+#[forbid(unsafe_code)]
+pub mod optim;
+#[forbid(unsafe_code)]
+pub mod prune;
+#[forbid(unsafe_code)]
+pub mod quant;
+#[forbid(unsafe_code)]
+mod tensor;
+#[forbid(unsafe_code)]
+mod traits;
+
+pub use element::{DType, Element, Real};
+pub use error::{Error, ErrorKind, Result};
+pub use half;
+pub use kernel::{isa::Isa, rule::Rule};
+#[cfg(feature = "ndarray")]
+pub use ndarray;
+pub use num_traits;
+pub use tensor::{Granularity, Grid, Mask, QTensor, QuantError, Schema, Slot, State, TensorMut, TensorRef, Values};
+pub use traits::{LearningRate, OpenStep, Optimizer, OptimizerExt, Pruner, PrunerExt, Quantizer, QuantizerExt, Step};

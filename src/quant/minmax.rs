@@ -1,0 +1,199 @@
+//! The min-max quantizer: evenly spaced levels between the smallest and the largest value.
+
+use crate::{
+    element::Element,
+    error::{Error, Result},
+    kernel::{rows, scan},
+    tensor::{Granularity, Grid, QTensor, TensorRef, qtensor::check_finite},
+    traits::Quantizer,
+};
+
+/// Quantizes to `b` bits between the minimum and the maximum of the tensor, of each channel or of each group.
+///
+/// ```text
+/// q  = round((x - min) / (max - min) * (2^b - 1))      half to even
+/// x' = min + q * (max - min) / (2^b - 1)
+/// ```
+///
+/// in `f64`, narrowed once. So `|x - x'| <= scale / 2 + 1 ulp(max |x|)` with `scale = (max - min) / (2^b - 1)`,
+/// whatever the range; in `f64`, where there is no wider arithmetic, 2 ulp. The smallest and the
+/// largest value are exact, and so is a tensor of one value. Codes are unsigned: those of 8 bits go
+/// up to 255 and do not fit an `i8`.
+///
+/// | name | default | range | purpose |
+/// |---|---|---|---|
+/// | `bits` | – | 1 to 8 | bits of a code |
+/// | granularity | the tensor | [`per_channel`](MinMax::per_channel), [`per_group`](MinMax::per_group) | what shares a range |
+///
+/// Minimum and maximum are kept in `f32` (`f64` for `f64` tensors): a range costs 8 bytes.
+///
+/// ```
+/// use lapidary::{QuantizerExt, TensorRef, quant::MinMax};
+/// let weights: Vec<f32> = (0..64).map(|i| (i as f32).sin()).collect();
+/// let weights = TensorRef::new(&weights, &[4, 16])?;
+/// let q = MinMax::new(4)?.per_group(8)?.quantize(&weights)?;
+/// assert_eq!(q.byte_size(), 64 / 2 + 8 * 8);
+/// let error = q.error(&weights)?;
+/// assert!(error.max_abs <= 2.0 / 15.0 / 2.0 + 1e-7 && error.sqnr_db > 20.0);
+/// # Ok::<(), lapidary::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinMax {
+    bits: u8,
+    granularity: Granularity,
+}
+
+impl MinMax {
+    /// A quantizer to `bits` bits, one range for the whole tensor.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when `bits` is not in 1..=8.
+    pub fn new(bits: u8) -> Result<Self> {
+        if !(1..=8).contains(&bits) {
+            return Err(Error::argument("bits", bits, "1 to 8"));
+        }
+        Ok(Self { bits, granularity: Granularity::Tensor })
+    }
+
+    /// A range for each index along `axis`, counted from 0.
+    #[must_use]
+    pub fn per_channel(self, axis: usize) -> Self {
+        Self { granularity: Granularity::Channel { axis }, ..self }
+    }
+
+    /// A range for each `size` neighbours along the last axis.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when `size` is 0.
+    pub fn per_group(self, size: usize) -> Result<Self> {
+        if size == 0 {
+            return Err(Error::argument("group size", size, "at least 1"));
+        }
+        Ok(Self { granularity: Granularity::Group { size }, ..self })
+    }
+
+    /// Bits of a code.
+    #[must_use]
+    pub fn bits(&self) -> u8 {
+        self.bits
+    }
+
+    /// What shares a range.
+    #[must_use]
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// An error unless `q` was laid out by this quantizer for the shape of `values`.
+    fn check<T: Element>(&self, values: &TensorRef<'_, T>, q: &QTensor) -> Result<()> {
+        q.check_shape(values.shape())?;
+        let fits = matches!(q.grid(), Grid::MinMax { min, .. } if min.as_slice::<T::Real>().is_some());
+        if fits && q.bits() == self.bits && q.granularity() == self.granularity {
+            return Ok(());
+        }
+        let what = format!("of {} bits, {:?}", q.bits(), q.granularity());
+        Err(Error::argument("quantized tensor", what, "one laid out by this quantizer for this element type"))
+    }
+}
+
+impl<T: Element> Quantizer<T> for MinMax {
+    fn layout(&self, shape: &[usize]) -> Result<QTensor> {
+        QTensor::zeros::<T::Real>(shape, self.bits, self.granularity)
+    }
+
+    fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
+        self.check(&values, q)?;
+        let values = values.as_slice();
+        let (layout, grid, _) = q.parts_mut();
+        let Some((min, max)) = grid.min_max_mut::<T::Real>() else { return Ok(()) };
+        if self.granularity == Granularity::Tensor {
+            let range = scan::range(values).map_err(|i| Error::non_finite("tensor", i, values[i].to_f64()))?;
+            (min[0], max[0]) = range;
+        } else {
+            check_finite("tensor", values)?;
+            rows::ranges(layout, values, min, max);
+        }
+        Ok(())
+    }
+
+    fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
+        self.check(&values, q)?;
+        check_finite("tensor", values.as_slice())?;
+        encode_finite(values.as_slice(), q);
+        Ok(())
+    }
+
+    fn quantize_into(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
+        self.fit(TensorRef::from(&values), q)?;
+        encode_finite(values.as_slice(), q);
+        Ok(())
+    }
+}
+
+fn encode_finite<T: Element>(values: &[T], q: &mut QTensor) {
+    let (layout, grid, packed) = q.parts_mut();
+    if let Grid::MinMax { min, max } = grid {
+        rows::encode(layout, values, min.numbers(), max.numbers(), packed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ErrorKind, QuantizerExt};
+
+    #[test]
+    fn each_granularity_has_the_ranges_a_plain_loop_finds() {
+        let shape = [3, 4, 5];
+        let x: Vec<f32> = (0..60).map(|i| ((i * 37 % 61) as f32 - 30.0) * 0.1).collect();
+        let tensor = TensorRef::new(&x, &shape).unwrap();
+        let index = |i: usize| [i / 20, i / 5 % 4, i % 5];
+        let minmax = MinMax::new(8).unwrap();
+        type GroupOf = Box<dyn Fn([usize; 3]) -> usize>;
+        let cases: Vec<(MinMax, GroupOf)> = vec![
+            (minmax, Box::new(|_| 0)),
+            (minmax.per_channel(0), Box::new(|i| i[0])),
+            (minmax.per_channel(1), Box::new(|i| i[1])),
+            (minmax.per_channel(2), Box::new(|i| i[2])),
+            (minmax.per_group(2).unwrap(), Box::new(|i| (i[0] * 4 + i[1]) * 3 + i[2] / 2)),
+            (minmax.per_group(100).unwrap(), Box::new(|i| i[0] * 4 + i[1])),
+        ];
+        for (quantizer, group) in cases {
+            let q = quantizer.quantize(&tensor).unwrap();
+            let Grid::MinMax { min, max } = q.grid() else { panic!() };
+            for i in 0..60 {
+                let g = group(index(i));
+                let members = (0..60).filter(|&j| group(index(j)) == g).map(|j| x[j]);
+                let (low, high) = members.fold((f32::MAX, f32::MIN), |(l, h), x| (l.min(x), h.max(x)));
+                assert_eq!((min.get(g), max.get(g)), (Some(low.into()), Some(high.into())), "{quantizer:?} {i}");
+            }
+            let bound = 6.0 / 255.0 / 2.0 + 1e-6;
+            assert!(q.error(&tensor).unwrap().max_abs <= bound, "{quantizer:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_quantized_is_refused_and_nothing_moves() {
+        let minmax = MinMax::new(4).unwrap().per_group(2).unwrap();
+        let mut q = minmax.quantize(&[1.0f32, 2.0, 3.0, 4.0]).unwrap();
+        let before = q.clone();
+        let error = minmax.quantize_into((&[9.0f32, 8.0, f32::NAN, 1.0]).into(), &mut q).unwrap_err();
+        assert_eq!((error.kind(), error.index()), (ErrorKind::NonFinite, Some(2)));
+        assert!(minmax.encode((&[9.0f32, f32::INFINITY, 0.0, 1.0]).into(), &mut q).is_err());
+        assert!(minmax.quantize_into((&[1.0f32; 5]).into(), &mut q).is_err());
+        assert!(minmax.quantize_into((&[1.0f64; 4]).into(), &mut q).is_err());
+        assert!(MinMax::new(4).unwrap().quantize_into((&[1.0f32; 4]).into(), &mut q).is_err());
+        assert_eq!(q, before);
+        assert_eq!(minmax.quantize(&[0f32; 0]).unwrap_err().kind(), ErrorKind::Empty);
+        assert!(minmax.per_channel(1).quantize(&[1.0f32]).is_err());
+        assert!(MinMax::new(0).is_err() && MinMax::new(9).is_err() && minmax.per_group(0).is_err());
+    }
+
+    #[test]
+    fn fixed_levels_saturate() {
+        let minmax = MinMax::new(2).unwrap();
+        let mut q = minmax.quantize(&[0.0f32, 1.0, 2.0, 3.0]).unwrap();
+        minmax.encode((&[-5.0f32, 1.2, 99.0, 2.0]).into(), &mut q).unwrap();
+        assert_eq!(q.codes(), [0, 1, 3, 2]);
+    }
+}

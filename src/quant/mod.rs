@@ -1,0 +1,5 @@
+//! Quantizers: one file a scheme, the formula in its docs.
+
+mod minmax;
+
+pub use minmax::MinMax;

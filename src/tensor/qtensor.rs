@@ -1,0 +1,392 @@
+//! A quantized tensor: packed codes, and the levels they stand for.
+
+use super::{
+    values::Values,
+    view::{Dims, TensorMut, TensorRef, checked_volume},
+};
+use crate::{
+    element::{Element, Real},
+    error::{Error, Result},
+    kernel::{
+        grid::{Levels, Numbers},
+        pack::{packed_len, unpack},
+        rows::{self, Groups, Layout},
+        scan,
+    },
+};
+
+/// Which elements of a tensor share one set of levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Granularity {
+    /// All of them.
+    Tensor,
+    /// Those with the same index along `axis`: a row of a dense layer's weights, an output channel.
+    Channel {
+        /// The axis, from 0.
+        axis: usize,
+    },
+    /// `size` neighbours along the last axis. The last group of a row may be shorter and has its own levels.
+    Group {
+        /// Elements of a group, at least 1.
+        size: usize,
+    },
+}
+
+/// What the codes of each group stand for. Arrays have one entry a group, groups in logical order.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Grid {
+    /// Evenly spaced: `x' = min + q * (max - min) / (2^bits - 1)`, computed in `f64`.
+    MinMax {
+        /// The smallest value of each group: that of code 0.
+        min: Values,
+        /// The largest value of each group: that of code `2^bits - 1`.
+        max: Values,
+    },
+    /// Any levels: `x' = levels[group * 2^bits + q]`.
+    Codebook {
+        /// `2^bits` numbers a group.
+        levels: Values,
+    },
+}
+
+impl Grid {
+    /// Bytes the levels take.
+    #[must_use]
+    pub fn byte_size(&self) -> usize {
+        match self {
+            Self::MinMax { min, max } => min.byte_size() + max.byte_size(),
+            Self::Codebook { levels } => levels.byte_size(),
+        }
+    }
+
+    /// Minima and maxima, when the grid is min-max in `R`.
+    pub(crate) fn min_max_mut<R: Real>(&mut self) -> Option<(&mut [R], &mut [R])> {
+        match self {
+            Self::MinMax { min, max } => Some((min.as_mut_slice()?, max.as_mut_slice()?)),
+            Self::Codebook { .. } => None,
+        }
+    }
+}
+
+/// How far a quantized tensor is from the original.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QuantError {
+    /// The largest `|x - x'|`.
+    pub max_abs: f64,
+    /// The mean of `(x - x')²`.
+    pub mse: f64,
+    /// Signal to quantization noise, `10 log10(Σ x² / Σ (x - x')²)`, in decibels; infinite where
+    /// there is no error.
+    pub sqnr_db: f64,
+}
+
+/// A tensor whose elements are codes of 1 to 8 bits, packed.
+///
+/// The codes of a row (the last axis) are a stream of bits, the first code in the lowest bits (4 bits:
+/// low nibble first); each row starts on a byte. It knows its own levels, so it decodes without the
+/// [`Quantizer`](crate::Quantizer) that made it; [`QTensor::new`] is how another crate's scheme makes one.
+///
+/// ```
+/// use lapidary::{QuantizerExt, quant::MinMax};
+/// let weights = vec![-1.0f32, -0.4, 0.3, 1.0];
+/// let q = MinMax::new(2)?.quantize(&weights)?;
+/// assert_eq!(q.codes(), [0, 1, 2, 3]);
+/// assert_eq!(q.packed(), [0b11_10_01_00]);
+/// assert_eq!(q.dequantize::<f32>()[0], -1.0);
+/// # Ok::<(), lapidary::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct QTensor {
+    dims: Dims,
+    bits: u8,
+    granularity: Granularity,
+    grid: Grid,
+    packed: Vec<u8>,
+}
+
+impl QTensor {
+    /// A quantized tensor from its parts. Bits of `packed` beyond the last code of a row are ignored.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) for bits outside 1..=8, an axis the shape does not
+    /// have, a group size of 0; [`Shape`](crate::ErrorKind::Shape) when `packed` or the grid has another
+    /// length than these imply, or `min` and `max` have different types;
+    /// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinite level; [`Empty`](crate::ErrorKind::Empty)
+    /// for a shape without elements.
+    pub fn new(shape: &[usize], bits: u8, granularity: Granularity, grid: Grid, packed: Vec<u8>) -> Result<Self> {
+        let geometry = Geometry::new(shape, bits, granularity)?;
+        let check = |what, levels: &Values, len: Option<usize>| {
+            if Some(levels.len()) != len {
+                return Err(Error::shape(what, &[len.unwrap_or(usize::MAX)], &[levels.len()]));
+            }
+            finite(what, levels)
+        };
+        match &grid {
+            Grid::MinMax { min, max } => {
+                check("minima", min, Some(geometry.groups))?;
+                check("maxima", max, Some(geometry.groups))?;
+                if min.dtype() != max.dtype() {
+                    return Err(Error::argument("maxima", format!("{:?}", max.dtype()), "of the minima's type"));
+                }
+                if let Some(i) = (0..min.len()).find(|&i| min.get(i) > max.get(i)) {
+                    return Err(Error::argument(
+                        "minimum",
+                        format!("above maximum in group {i}"),
+                        "at most the maximum",
+                    ));
+                }
+            }
+            Grid::Codebook { levels } => check("codebook", levels, geometry.groups.checked_shl(bits.into()))?,
+        }
+        if packed.len() != geometry.bytes {
+            return Err(Error::shape("packed codes", &[geometry.bytes], &[packed.len()]));
+        }
+        Ok(Self { dims: shape.into(), bits, granularity, grid, packed })
+    }
+
+    /// A min-max tensor with all codes and levels 0, to be filled.
+    pub(crate) fn zeros<R: Real>(shape: &[usize], bits: u8, granularity: Granularity) -> Result<Self> {
+        let geometry = Geometry::new(shape, bits, granularity)?;
+        let zeros = Values::filled::<R>(geometry.groups, 0.0);
+        let grid = Grid::MinMax { min: zeros.clone(), max: zeros };
+        Ok(Self { dims: shape.into(), bits, granularity, grid, packed: vec![0; geometry.bytes] })
+    }
+
+    /// The length of each axis.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.dims
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// Never: an empty tensor cannot be quantized.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bits of a code, 1 to 8.
+    #[must_use]
+    pub fn bits(&self) -> u8 {
+        self.bits
+    }
+
+    /// Which elements share levels.
+    #[must_use]
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// What the codes stand for.
+    #[must_use]
+    pub fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    /// The packed codes, row after row.
+    #[must_use]
+    pub fn packed(&self) -> &[u8] {
+        &self.packed
+    }
+
+    /// The codes, one a byte, in logical order. Codes are unsigned: 8-bit ones do not fit an `i8`.
+    #[must_use]
+    pub fn codes(&self) -> Vec<u8> {
+        let layout = self.layout();
+        let mut codes = vec![0; self.len()];
+        for (row, bytes) in codes.chunks_exact_mut(layout.cols).zip(self.packed.chunks_exact(layout.row_bytes())) {
+            unpack(bytes, layout.bits, row);
+        }
+        codes
+    }
+
+    /// Bytes of the packed codes and the levels.
+    #[must_use]
+    pub fn byte_size(&self) -> usize {
+        self.packed.len() + self.grid.byte_size()
+    }
+
+    /// Bits an element takes, levels included.
+    #[must_use]
+    pub fn bits_per_weight(&self) -> f64 {
+        self.byte_size() as f64 * 8.0 / self.len() as f64
+    }
+
+    /// The decoded values, in logical order.
+    #[must_use]
+    pub fn dequantize<T: Element>(&self) -> Vec<T> {
+        let mut values = vec![T::default(); self.len()];
+        self.decode(&mut values);
+        values
+    }
+
+    /// Decodes into `values`, of the same shape. Does not allocate.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when the shapes differ.
+    pub fn dequantize_into<'a, T: Element>(&self, values: impl Into<TensorMut<'a, T>>) -> Result<()> {
+        let mut values = values.into();
+        self.check_shape(values.shape())?;
+        self.decode(values.as_mut_slice());
+        Ok(())
+    }
+
+    /// How far the values decoded as `T` are from the originals. Does not allocate.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when the shapes differ.
+    pub fn error<'a, T: Element>(&self, original: impl Into<TensorRef<'a, T>>) -> Result<QuantError> {
+        let original = original.into();
+        self.check_shape(original.shape())?;
+        let values = original.as_slice();
+        let distance = rows::compare(self.layout(), self.levels(), &self.packed, values);
+        let signal = scan::sum_of_squares(values);
+        Ok(QuantError {
+            max_abs: distance.max,
+            mse: distance.squares / values.len() as f64,
+            sqnr_db: if distance.squares == 0.0 {
+                f64::INFINITY
+            } else {
+                10.0 * libm::log10(signal / distance.squares)
+            },
+        })
+    }
+
+    /// `values` has as many elements as this tensor.
+    pub(crate) fn decode<T: Element>(&self, values: &mut [T]) {
+        rows::decode(self.layout(), self.levels(), &self.packed, values);
+    }
+
+    fn levels(&self) -> Levels<'_> {
+        match &self.grid {
+            Grid::MinMax { min, max } => Levels::Even { min: min.numbers(), max: max.numbers() },
+            Grid::Codebook { levels } => Levels::Table(levels.numbers()),
+        }
+    }
+
+    /// The layout, the levels and the packed codes, to be written by a quantizer.
+    pub(crate) fn parts_mut(&mut self) -> (Layout, &mut Grid, &mut [u8]) {
+        (self.layout(), &mut self.grid, &mut self.packed)
+    }
+
+    pub(crate) fn check_shape(&self, shape: &[usize]) -> Result<()> {
+        if shape == self.shape() { Ok(()) } else { Err(Error::shape("tensor", &self.dims, shape)) }
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        Layout {
+            cols: self.dims.last().copied().unwrap_or(1),
+            bits: self.bits.into(),
+            groups: groups(&self.dims, self.granularity),
+        }
+    }
+}
+
+/// The sizes a shape, a width and a granularity imply.
+struct Geometry {
+    groups: usize,
+    bytes: usize,
+}
+
+impl Geometry {
+    fn new(shape: &[usize], bits: u8, granularity: Granularity) -> Result<Self> {
+        if !(1..=8).contains(&bits) {
+            return Err(Error::argument("bits", bits, "1 to 8"));
+        }
+        let len = checked_volume(shape)?;
+        if len == 0 {
+            return Err(Error::empty("tensor to quantize"));
+        }
+        let cols = shape.last().copied().unwrap_or(1);
+        let rows = len / cols;
+        let groups = match granularity {
+            Granularity::Tensor => 1,
+            Granularity::Channel { axis } => match shape.get(axis) {
+                Some(&channels) => channels,
+                None => return Err(Error::argument("axis", axis, "less than the number of axes")),
+            },
+            Granularity::Group { size: 0 } => return Err(Error::argument("group size", 0, "at least 1")),
+            Granularity::Group { size } => rows * cols.div_ceil(size),
+        };
+        Ok(Self { groups, bytes: rows * packed_len(cols, bits.into()) })
+    }
+}
+
+/// How the groups of a granularity lie in rows.
+fn groups(shape: &[usize], granularity: Granularity) -> Groups {
+    match granularity {
+        Granularity::Tensor => Groups::Whole,
+        Granularity::Channel { axis } if axis + 1 == shape.len() => Groups::Columns,
+        Granularity::Channel { axis } => {
+            let repeat = shape[axis + 1..shape.len() - 1].iter().product();
+            Groups::Rows { repeat, count: shape[axis] }
+        }
+        Granularity::Group { size } => Groups::Blocks { size },
+    }
+}
+
+fn finite(what: &'static str, levels: &Values) -> Result<()> {
+    match levels.numbers() {
+        Numbers::F32(numbers) => check_finite(what, numbers),
+        Numbers::F64(numbers) => check_finite(what, numbers),
+    }
+}
+
+/// An error that names the first element that is NaN or infinite.
+pub(crate) fn check_finite<T: Element>(what: &'static str, values: &[T]) -> Result<()> {
+    match scan::first_non_finite(values) {
+        None => Ok(()),
+        Some(index) => Err(Error::non_finite(what, index, values[index].to_f64())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn min_max(min: f32, max: f32) -> Grid {
+        Grid::MinMax { min: Values::F32(vec![min]), max: Values::F32(vec![max]) }
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        let new = |shape: &[usize], bits, granularity, grid, bytes| {
+            QTensor::new(shape, bits, granularity, grid, vec![0; bytes]).map_err(|error| error.kind())
+        };
+        use crate::ErrorKind::{Argument, Empty, NonFinite, Shape};
+        use Granularity::{Channel, Group, Tensor};
+        assert!(new(&[3, 5], 4, Tensor, min_max(0.0, 1.0), 9).is_ok());
+        assert!(new(&[], 4, Tensor, min_max(0.0, 1.0), 1).is_ok());
+        assert_eq!(new(&[3, 5], 4, Tensor, min_max(0.0, 1.0), 8).unwrap_err(), Shape);
+        assert_eq!(new(&[3, 5], 9, Tensor, min_max(0.0, 1.0), 15).unwrap_err(), Argument);
+        assert_eq!(new(&[3, 5], 0, Tensor, min_max(0.0, 1.0), 0).unwrap_err(), Argument);
+        assert_eq!(new(&[3, 5], 4, Channel { axis: 2 }, min_max(0.0, 1.0), 9).unwrap_err(), Argument);
+        assert_eq!(new(&[3, 5], 4, Group { size: 0 }, min_max(0.0, 1.0), 9).unwrap_err(), Argument);
+        assert_eq!(new(&[3, 5], 4, Group { size: 2 }, min_max(0.0, 1.0), 9).unwrap_err(), Shape);
+        assert_eq!(new(&[3, 5], 4, Tensor, min_max(1.0, 0.0), 9).unwrap_err(), Argument);
+        assert_eq!(new(&[3, 5], 4, Tensor, min_max(f32::NAN, 0.0), 9).unwrap_err(), NonFinite);
+        assert_eq!(new(&[3, 0], 4, Tensor, min_max(0.0, 1.0), 0).unwrap_err(), Empty);
+        assert_eq!(new(&[usize::MAX, 3], 4, Tensor, min_max(0.0, 1.0), 0).unwrap_err(), Argument);
+        let table = |len| Grid::Codebook { levels: Values::F64(vec![0.5; len]) };
+        assert!(new(&[3, 5], 4, Channel { axis: 0 }, table(48), 9).is_ok());
+        assert_eq!(new(&[3, 5], 4, Channel { axis: 0 }, table(47), 9).unwrap_err(), Shape);
+    }
+
+    #[test]
+    fn a_codebook_decodes_by_look_up() {
+        let levels = Values::F32(vec![-1.0, 0.0, 0.25, 8.0]);
+        let q =
+            QTensor::new(&[5], 2, Granularity::Tensor, Grid::Codebook { levels }, vec![0b11_10_01_00, 0b10]).unwrap();
+        assert_eq!(q.dequantize::<f64>(), [-1.0, 0.0, 0.25, 8.0, 0.25]);
+        assert_eq!((q.byte_size(), q.bits_per_weight()), (18, 28.8));
+        let error = q.error(&[-1.0f32, 0.0, 0.25, 8.0, 1.25]).unwrap();
+        assert_eq!((error.max_abs, error.mse), (1.0, 0.2));
+    }
+}

@@ -1,0 +1,248 @@
+//! The contracts that this crate's optimizers, quantizers and pruners keep, open to other crates'.
+
+use crate::{
+    element::Element,
+    error::{Error, Result},
+    kernel::rule::{self, Rule},
+    tensor::{Mask, QTensor, Schema, State, TensorMut, TensorRef, qtensor::check_finite},
+};
+use std::fmt::Debug;
+
+/// What every optimizer has, whatever the type of the parameters: a learning rate, which a schedule may change.
+pub trait LearningRate {
+    /// The learning rate of the next step.
+    fn learning_rate(&self) -> f64;
+
+    /// Changes the learning rate from the next step on.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when it is negative, NaN or infinite; the old one stays.
+    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()>;
+}
+
+/// An update rule with its hyper-parameters. It holds no state: one optimizer serves any number of
+/// parameters, each with its own [`State`].
+///
+/// An optimizer whose update is element-wise implements [`step`](Optimizer::step) by
+/// [`Step::elementwise`]; any other by [`Step::open`].
+pub trait Optimizer<T: Element>: LearningRate + Debug + Send + Sync {
+    /// What it remembers of a parameter of this shape.
+    fn schema(&self, shape: &[usize]) -> Schema;
+
+    /// Moves one parameter by its gradient. Everything is checked first; an error leaves parameter
+    /// and state as they were. Does not allocate.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when gradient, state or mask have another shape than the parameter;
+    /// [`State`](crate::ErrorKind::State) when the state is another optimizer's;
+    /// [`NonFinite`](crate::ErrorKind::NonFinite) when [`Step::check_finite`] was asked and finds one.
+    fn step(&self, step: Step<'_, T>) -> Result<()>;
+}
+
+/// What can be asked of every [`Optimizer`].
+pub trait OptimizerExt<T: Element>: Optimizer<T> {
+    /// Fresh state for a parameter of the shape of `param`.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when a slot would have 2⁶⁴ elements or more.
+    fn init<'a>(&self, param: impl Into<TensorRef<'a, T>>) -> Result<State> {
+        let param = param.into();
+        State::new::<T::Real>(param.shape(), self.schema(param.shape()))
+    }
+}
+
+impl<T: Element, O: Optimizer<T> + ?Sized> OptimizerExt<T> for O {}
+
+/// One step's material: the parameter, its gradient and its state; a mask and a finite check if wanted.
+///
+/// ```
+/// use lapidary::{Optimizer, OptimizerExt, Step, optim::Sgd};
+/// let sgd = Sgd::new(0.1)?;
+/// let (mut weights, gradient) = (vec![1.0f32, 2.0], vec![1.0, -1.0]);
+/// let mut state = sgd.init(&weights)?;
+/// sgd.step(Step::new(&mut weights, &gradient, &mut state))?;
+/// assert_eq!(weights, [0.9, 2.1]);
+/// # Ok::<(), lapidary::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "hand it to an optimizer's `step`"]
+pub struct Step<'a, T: Element> {
+    param: TensorMut<'a, T>,
+    grad: TensorRef<'a, T>,
+    state: &'a mut State,
+    mask: Option<&'a Mask>,
+    check_finite: bool,
+}
+
+impl<'a, T: Element> Step<'a, T> {
+    /// A step of `param` by `grad`, which has the same shape.
+    pub fn new(param: impl Into<TensorMut<'a, T>>, grad: impl Into<TensorRef<'a, T>>, state: &'a mut State) -> Self {
+        Self { param: param.into(), grad: grad.into(), state, mask: None, check_finite: false }
+    }
+
+    /// Keeps pruned weights at 0 and their state at its initial value.
+    pub fn mask(mut self, mask: &'a Mask) -> Self {
+        self.mask = Some(mask);
+        self
+    }
+
+    /// Refuses a gradient that holds a NaN or an infinity: one more read of it.
+    pub fn check_finite(mut self) -> Self {
+        self.check_finite = true;
+        self
+    }
+
+    /// For implementers: checks everything, counts the step and runs an element-wise rule with the
+    /// state slots `slots`. `rule` is given the number of this step, from 1.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`].
+    pub fn elementwise<Q: Rule<T::Real, N>, const N: usize>(
+        mut self,
+        slots: [&str; N],
+        rule: impl FnOnce(u64) -> Q,
+    ) -> Result<()> {
+        let OpenStep { count, param, grad, slots, initial, mask } = self.open(slots)?;
+        rule::step(&rule(count), param, grad, slots, mask.map(|mask| (mask.bits(), initial)));
+        Ok(())
+    }
+
+    /// For implementers of updates that are not element-wise: checks everything, counts the step
+    /// and gives the slices to work on. The update itself must not fail any more.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`].
+    pub fn open<const N: usize>(&mut self, slots: [&str; N]) -> Result<OpenStep<'_, T, N>> {
+        let shape = self.param.shape();
+        if self.grad.shape() != shape {
+            return Err(Error::shape("gradient", shape, self.grad.shape()));
+        }
+        if let Some(mask) = self.mask {
+            mask.check(shape)?;
+        }
+        if self.check_finite {
+            check_finite("gradient", self.grad.as_slice())?;
+        }
+        let (count, slots) = self.state.open(shape, slots)?;
+        if slots.iter().any(|slot| slot.values.len() != self.param.len()) {
+            return Err(Error::state("a slot has not the parameter's shape"));
+        }
+        *count += 1;
+        let initial = slots.each_ref().map(|slot| slot.initial);
+        let slots = slots.map(|slot| slot.values);
+        Ok(OpenStep {
+            count: *count,
+            param: self.param.as_mut_slice(),
+            grad: self.grad.as_slice(),
+            slots,
+            initial,
+            mask: self.mask,
+        })
+    }
+}
+
+/// The slices of a checked [`Step`]. All are in logical order and equally long.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct OpenStep<'a, T: Element, const N: usize> {
+    /// The number of this step for this parameter, from 1.
+    pub count: u64,
+    /// The parameter.
+    pub param: &'a mut [T],
+    /// Its gradient.
+    pub grad: &'a [T],
+    /// The state, a slice a slot.
+    pub slots: [&'a mut [T::Real]; N],
+    /// Each slot's initial value, which pruned elements hold.
+    pub initial: [T::Real; N],
+    /// What survives; the rest must be 0 afterwards.
+    pub mask: Option<&'a Mask>,
+}
+
+/// Turns numbers into codes of few bits and back.
+pub trait Quantizer<T: Element>: Debug + Send + Sync {
+    /// A tensor of the given shape with this quantizer's layout, its codes and levels yet to be filled.
+    ///
+    /// # Errors
+    /// [`Empty`](crate::ErrorKind::Empty) for a shape without elements,
+    /// [`Argument`](crate::ErrorKind::Argument) for one that has not the axis the quantizer works along.
+    fn layout(&self, shape: &[usize]) -> Result<QTensor>;
+
+    /// Fits the levels in `q` to `values`; the codes stay. Does not allocate.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when `q` was laid out for another shape or by another
+    /// quantizer, [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinity. `q` is then as it was.
+    fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()>;
+
+    /// Sets the codes in `q` to those of its levels nearest to `values`; the levels stay. Does not allocate.
+    ///
+    /// # Errors
+    /// As [`fit`](Quantizer::fit).
+    fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()>;
+
+    /// [`fit`](Quantizer::fit), then [`encode`](Quantizer::encode). Does not allocate.
+    ///
+    /// # Errors
+    /// As [`fit`](Quantizer::fit).
+    fn quantize_into(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
+        self.fit(TensorRef::from(&values), q)?;
+        self.encode(values, q)
+    }
+
+    /// The values of the codes in `q`. Does not allocate.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when the shapes differ.
+    fn decode(&self, q: &QTensor, values: TensorMut<'_, T>) -> Result<()> {
+        q.dequantize_into(values)
+    }
+}
+
+/// What can be asked of every [`Quantizer`].
+pub trait QuantizerExt<T: Element>: Quantizer<T> {
+    /// A new quantized tensor of `values`.
+    ///
+    /// # Errors
+    /// As [`Quantizer::layout`] and [`Quantizer::fit`].
+    fn quantize<'a>(&self, values: impl Into<TensorRef<'a, T>>) -> Result<QTensor> {
+        let values = values.into();
+        let mut q = self.layout(values.shape())?;
+        self.quantize_into(values, &mut q)?;
+        Ok(q)
+    }
+}
+
+impl<T: Element, Q: Quantizer<T> + ?Sized> QuantizerExt<T> for Q {}
+
+/// Says what of a tensor matters, and what survives.
+pub trait Pruner<T: Element>: Debug + Send + Sync {
+    /// How much each element matters, in logical order: the lowest go first.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when `scores` has not as many elements as `values`.
+    fn score(&self, values: TensorRef<'_, T>, scores: &mut [T::Real]) -> Result<()>;
+
+    /// Prunes further: of the elements `mask` keeps, those that do not survive are dropped from it.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when the shapes differ; [`NonFinite`](crate::ErrorKind::NonFinite)
+    /// when the score of a kept element is NaN. `mask` is then as it was.
+    fn refine(&self, values: TensorRef<'_, T>, mask: &mut Mask) -> Result<()>;
+}
+
+/// What can be asked of every [`Pruner`].
+pub trait PrunerExt<T: Element>: Pruner<T> {
+    /// The mask of what survives of `values`.
+    ///
+    /// # Errors
+    /// As [`Pruner::refine`].
+    fn mask<'a>(&self, values: impl Into<TensorRef<'a, T>>) -> Result<Mask> {
+        let values = values.into();
+        let mut mask = Mask::keep_all(values.shape())?;
+        self.refine(values, &mut mask)?;
+        Ok(mask)
+    }
+}
+
+impl<T: Element, P: Pruner<T> + ?Sized> PrunerExt<T> for P {}
