@@ -79,6 +79,8 @@ mod backend;
 mod element;
 #[forbid(unsafe_code)]
 mod error;
+#[forbid(unsafe_code)]
+pub mod format;
 #[allow(unsafe_code, reason = "run-time choice of the instruction set")]
 mod kernel;
 #[forbid(unsafe_code)]
@@ -87,6 +89,8 @@ pub mod optim;
 pub mod prune;
 #[forbid(unsafe_code)]
 pub mod quant;
+#[forbid(unsafe_code)]
+pub mod slim;
 #[forbid(unsafe_code)]
 mod tensor;
 #[forbid(unsafe_code)]

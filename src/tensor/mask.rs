@@ -173,6 +173,10 @@ impl Mask {
         bits::refine(&mut self.words, values, test);
     }
 
+    pub(crate) fn keep(&mut self, index: usize) {
+        self.words[index / WORD] |= 1 << (index % WORD);
+    }
+
     pub(crate) fn prune(&mut self, index: usize) {
         self.words[index / WORD] &= !(1 << (index % WORD));
     }

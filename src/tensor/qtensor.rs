@@ -116,7 +116,7 @@ impl QTensor {
     /// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinite level; [`Empty`](crate::ErrorKind::Empty)
     /// for a shape without elements.
     pub fn new(shape: &[usize], bits: u8, granularity: Granularity, grid: Grid, packed: Vec<u8>) -> Result<Self> {
-        let geometry = Geometry::new(shape, bits, granularity)?;
+        let sizes = Self::sizes(shape, bits, granularity)?;
         let check = |what, levels: &Values, len: Option<usize>| {
             if Some(levels.len()) != len {
                 return Err(Error::shape(what, &[len.unwrap_or(usize::MAX)], &[levels.len()]));
@@ -125,8 +125,8 @@ impl QTensor {
         };
         match &grid {
             Grid::MinMax { min, max } => {
-                check("minima", min, Some(geometry.groups))?;
-                check("maxima", max, Some(geometry.groups))?;
+                check("minima", min, Some(sizes.groups))?;
+                check("maxima", max, Some(sizes.groups))?;
                 if min.dtype() != max.dtype() {
                     return Err(Error::argument("maxima", format!("{:?}", max.dtype()), "of the minima's type"));
                 }
@@ -138,20 +138,20 @@ impl QTensor {
                     ));
                 }
             }
-            Grid::Codebook { levels } => check("codebook", levels, geometry.groups.checked_shl(bits.into()))?,
+            Grid::Codebook { levels } => check("codebook", levels, sizes.groups.checked_mul(1 << bits))?,
         }
-        if packed.len() != geometry.bytes {
-            return Err(Error::shape("packed codes", &[geometry.bytes], &[packed.len()]));
+        if packed.len() != sizes.bytes {
+            return Err(Error::shape("packed codes", &[sizes.bytes], &[packed.len()]));
         }
         Ok(Self { dims: shape.into(), bits, granularity, grid, packed })
     }
 
     /// A min-max tensor with all codes and levels 0, to be filled.
     pub(crate) fn zeros<R: Real>(shape: &[usize], bits: u8, granularity: Granularity) -> Result<Self> {
-        let geometry = Geometry::new(shape, bits, granularity)?;
-        let zeros = Values::filled::<R>(geometry.groups, 0.0);
+        let sizes = Self::sizes(shape, bits, granularity)?;
+        let zeros = Values::filled::<R>(sizes.groups, 0.0);
         let grid = Grid::MinMax { min: zeros.clone(), max: zeros };
-        Ok(Self { dims: shape.into(), bits, granularity, grid, packed: vec![0; geometry.bytes] })
+        Ok(Self { dims: shape.into(), bits, granularity, grid, packed: vec![0; sizes.bytes] })
     }
 
     /// The length of each axis.
@@ -290,13 +290,13 @@ impl QTensor {
 }
 
 /// The sizes a shape, a width and a granularity imply.
-struct Geometry {
-    groups: usize,
-    bytes: usize,
+pub(crate) struct Sizes {
+    pub(crate) groups: usize,
+    pub(crate) bytes: usize,
 }
 
-impl Geometry {
-    fn new(shape: &[usize], bits: u8, granularity: Granularity) -> Result<Self> {
+impl QTensor {
+    pub(crate) fn sizes(shape: &[usize], bits: u8, granularity: Granularity) -> Result<Sizes> {
         if !(1..=8).contains(&bits) {
             return Err(Error::argument("bits", bits, "1 to 8"));
         }
@@ -315,7 +315,7 @@ impl Geometry {
             Granularity::Group { size: 0 } => return Err(Error::argument("group size", 0, "at least 1")),
             Granularity::Group { size } => rows * cols.div_ceil(size),
         };
-        Ok(Self { groups, bytes: rows * packed_len(cols, bits.into()) })
+        Ok(Sizes { groups, bytes: rows * packed_len(cols, bits.into()) })
     }
 }
 
