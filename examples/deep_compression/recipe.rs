@@ -57,7 +57,7 @@ impl Recipe {
         bits: 4,
         group: 512,
         quantize_epochs: 6,
-        widths: &[Width { inputs: None, hidden: [64, 40] }, Width { inputs: Some(400), hidden: [68, 50] }],
+        widths: &[Width { inputs: Some(400), hidden: [110, 60] }, Width { inputs: Some(400), hidden: [68, 50] }],
         slim_rounds: 8,
         allowance: [0.1, 0.2],
     };

@@ -105,7 +105,7 @@ mod tests {
     proptest! {
         #[test]
         fn positions_come_back(n in 0usize..3000, every in 1usize..500, seed in any::<u64>()) {
-            let mask = Mask::from_fn(&[n], |i| (i as u64).wrapping_mul(seed | 1).rotate_left(17) % every as u64 == 0).unwrap();
+            let mask = Mask::from_fn(&[n], |i| (i as u64).wrapping_mul(seed | 1).rotate_left(17).is_multiple_of(every as u64)).unwrap();
             let (rice, bytes) = encode(&mask);
             prop_assert_eq!(decode(&[n], mask.kept(), rice, &bytes).unwrap(), mask.clone());
             prop_assert!(mask.kept() == 0 || decode(&[n], mask.kept(), rice, &bytes[..bytes.len() - 1]).is_err());
@@ -125,7 +125,7 @@ mod tests {
         let mut state = 1u64;
         let mask = Mask::from_fn(&[400_000], |_| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 33) % 20 == 0
+            (state >> 33).is_multiple_of(20)
         });
         let mask = mask.unwrap();
         let p = mask.density();

@@ -301,9 +301,9 @@ mod tests {
         let mask = Mask::from_fn(&[100], |i| i == 77).unwrap();
         let mut state = adam.init(&p).unwrap();
         adam.step(Step::new(&mut p, &g, &mut state).mask(&mask)).unwrap();
-        for i in 0..100 {
-            assert_eq!(p[i].is_nan(), i == 77);
-            assert_eq!(p[i] == bf16::ZERO, i != 77);
+        for (i, p) in p.iter().enumerate() {
+            assert_eq!(p.is_nan(), i == 77);
+            assert_eq!(*p == bf16::ZERO, i != 77);
             assert_eq!(state.slot(SLOTS[1]).unwrap().values().get(i) == Some(0.0), i != 77);
         }
     }

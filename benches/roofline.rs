@@ -1,0 +1,103 @@
+//! Optimizer steps beside plain loops over the same streams of memory, in turn, in one run.
+//!
+//! `cargo bench --bench roofline`: for each optimizer and thread count, GB/s of the step, GB/s of a loop that reads the gradient
+//! and rewrites as many arrays in place with hardly any arithmetic (AVX2), and their ratio. Best of the rounds.
+
+use lapidary::{
+    Isa, Optimizer, OptimizerExt, Step,
+    optim::{Adagrad, Adam, AdamW, Sgd},
+};
+use std::{hint::black_box, time::Instant};
+
+/// Rewrites `N` arrays in place and reads one more.
+#[inline(always)]
+fn rewrite<const N: usize>(read: &[f32], mut arrays: [&mut [f32]; N]) {
+    for array in &arrays {
+        assert_eq!(array.len(), read.len());
+    }
+    for i in 0..read.len() {
+        for array in &mut arrays {
+            array[i] = array[i] * 0.5 + read[i];
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn rewrite_avx2<const N: usize>(read: &[f32], arrays: [&mut [f32]; N]) {
+    rewrite(read, arrays);
+}
+
+fn plain<const N: usize>(read: &[f32], arrays: [&mut [f32]; N], threads: usize) {
+    if threads > 1 {
+        let mid = read.len() / 2 / 16 * 16;
+        let mut right: [&mut [f32]; N] = std::array::from_fn(|_| Default::default());
+        let mut places = right.iter_mut();
+        let left = arrays.map(|array| {
+            let (left, rest) = array.split_at_mut(mid);
+            *places.next().unwrap() = rest;
+            left
+        });
+        rayon::join(|| plain(&read[..mid], left, threads / 2), || plain(&read[mid..], right, threads - threads / 2));
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if Isa::avx2().is_some() {
+        // SAFETY: the processor has AVX2: `Isa::avx2` found it.
+        return unsafe { rewrite_avx2(read, arrays) };
+    }
+    rewrite(read, arrays);
+}
+
+fn seconds(mut work: impl FnMut()) -> f64 {
+    let clock = Instant::now();
+    work();
+    clock.elapsed().as_secs_f64()
+}
+
+fn main() {
+    // Under `cargo test` just that it runs.
+    let (n, rounds) = if std::env::args().any(|arg| arg == "--bench") { (25_000_000, 15) } else { (100_000, 2) };
+    let optimizers: [(&str, Box<dyn Optimizer<f32>>); 5] = [
+        ("sgd", Box::new(Sgd::new(1e-3).unwrap())),
+        ("momentum", Box::new(Sgd::new(1e-3).unwrap().momentum(0.9).unwrap())),
+        ("adagrad", Box::new(Adagrad::new(1e-2).unwrap())),
+        ("adam", Box::new(Adam::new(1e-3).unwrap())),
+        ("adamw", Box::new(AdamW::new(1e-3).unwrap())),
+    ];
+    let grad: Vec<f32> = (0..n).map(|i| (i % 17) as f32 * 0.01 - 0.08).collect();
+    let [mut a, mut b, mut c] = std::array::from_fn(|_| vec![0.25f32; n]);
+    println!("{n} parameters in f32, {} instructions, best of {rounds} rounds", Isa::current().name());
+    println!("| optimizer | threads | bytes a parameter | step GB/s | plain loop GB/s | ratio | step ns a parameter |");
+    println!("|---|--:|--:|--:|--:|--:|--:|");
+    for threads in [1, 2] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for (name, optimizer) in &optimizers {
+            let mut param = vec![0.5f32; n];
+            let mut state = optimizer.init(&param).unwrap();
+            let rewritten = 1 + state.slots().len();
+            let bytes = 4 * (1 + 2 * rewritten);
+            let mut best = [f64::MAX; 2];
+            for _ in 0..rounds {
+                let step = || pool.install(|| optimizer.step(Step::new(&mut param, &grad, &mut state)).unwrap());
+                let yardstick = || {
+                    pool.install(|| match rewritten {
+                        1 => plain(&grad, [&mut a], threads),
+                        2 => plain(&grad, [&mut a, &mut b], threads),
+                        _ => plain(&grad, [&mut a, &mut b, &mut c], threads),
+                    });
+                };
+                best = [best[0].min(seconds(step)), best[1].min(seconds(yardstick))];
+            }
+            black_box((&param, &a, &b, &c));
+            let rate = |seconds: f64| (bytes * n) as f64 / seconds / 1e9;
+            println!(
+                "| {name} | {threads} | {bytes} | {:.1} | {:.1} | {:.2} | {:.3} |",
+                rate(best[0]),
+                rate(best[1]),
+                best[1] / best[0],
+                best[0] / n as f64 * 1e9
+            );
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The same bits on every instruction set and any number of threads.
+
+use half::{bf16, f16};
+use lapidary::{
+    Element, Isa, Mask, Optimizer, OptimizerExt, PrunerExt, QuantizerExt, Step, TensorRef, half,
+    optim::{Adagrad, Adam, AdamW, Sgd, Stop, minimize},
+    prune::{Magnitude, Threshold},
+    quant::MinMax,
+};
+use std::sync::{Mutex, MutexGuard};
+
+/// Lengths around a word, a chunk and the point from which tensors are split over threads.
+const LENGTHS: [usize; 8] = [0, 1, 63, 65, 4097, 32_768, 65_537, 200_003];
+
+/// The instruction set is the process's: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Runs `work` in every way there is; all must give the same.
+fn everywhere<R: PartialEq + Send>(what: &str, work: impl Fn() -> R + Sync) {
+    let mut want = None;
+    for isa in Isa::available() {
+        isa.force();
+        for (threads, got) in on_threads(&work) {
+            let want = want.get_or_insert_with(&work);
+            assert!(got == *want, "{what}: {} with {threads} threads", isa.name());
+        }
+    }
+}
+
+#[cfg(feature = "rayon")]
+fn on_threads<R: Send>(work: &(impl Fn() -> R + Sync)) -> Vec<(usize, R)> {
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    [1, 2, 7].into_iter().map(|threads| (threads, pool(threads).install(work))).collect()
+}
+
+#[cfg(not(feature = "rayon"))]
+fn on_threads<R>(work: &impl Fn() -> R) -> Vec<(usize, R)> {
+    vec![(1, work())]
+}
+
+/// Numbers of many sizes, both signs, some equal, some 0.
+fn numbers<T: Element>(n: usize, seed: u64) -> Vec<T> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f64 / (1u64 << 24) as f64
+    };
+    (0..n)
+        .map(|i| if i % 17 == 3 { T::default() } else { T::from_f64((next() - 0.5) * 10f64.powi(i as i32 % 5 - 2)) })
+        .collect()
+}
+
+fn bits<T: Element>(values: &[T]) -> Vec<u64> {
+    values.iter().map(|x| x.to_f64().to_bits()).collect()
+}
+
+fn steps<T: Element>() {
+    let optimizers: Vec<Box<dyn Optimizer<T>>> = vec![
+        Box::new(Sgd::new(0.1).unwrap()),
+        Box::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap().weight_decay(0.01).unwrap().nesterov().unwrap()),
+        Box::new(Adagrad::new(0.1).unwrap().learning_rate_decay(0.1).unwrap().maximize()),
+        Box::new(Adam::new(1e-2).unwrap().weight_decay(0.1).unwrap()),
+        Box::new(Adam::new(1e-2).unwrap().betas(0.3, 0.7).unwrap().amsgrad()),
+        Box::new(AdamW::new(1e-2).unwrap()),
+    ];
+    for optimizer in &optimizers {
+        for n in LENGTHS {
+            let mask = Mask::from_fn(&[n], |i| i % 3 != 1 || i / 64 % 5 == 0).unwrap();
+            for mask in [None, Some(&mask)] {
+                everywhere(&format!("{optimizer:?} {:?} {n}", T::DTYPE), || {
+                    let mut param = numbers::<T>(n, 1);
+                    let mut state = optimizer.init(&param).unwrap();
+                    for seed in 2..4 {
+                        let grad = numbers::<T>(n, seed);
+                        let step = Step::new(&mut param, &grad, &mut state).check_finite();
+                        optimizer.step(if let Some(mask) = mask { step.mask(mask) } else { step }).unwrap();
+                    }
+                    let slots = state.slots().iter();
+                    let slots: Vec<_> = slots
+                        .map(|s| (0..n).map(|i| s.values().get(i).unwrap().to_bits()).collect::<Vec<_>>())
+                        .collect();
+                    (bits(&param), slots)
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn optimizer_steps() {
+    let _alone = alone();
+    steps::<f32>();
+    steps::<f64>();
+    steps::<f16>();
+    steps::<bf16>();
+}
+
+fn quantizers<T: Element>() {
+    for shape in [&[1][..], &[7, 3], &[65_537], &[3, 5, 4001], &[40_000, 3], &[2, 70_001]] {
+        let n = shape.iter().product();
+        let values = numbers::<T>(n, 5);
+        let values = TensorRef::new(&values, shape).unwrap();
+        for b in 1..=8 {
+            let minmax = MinMax::new(b).unwrap();
+            let granularities = (0..shape.len()).map(|axis| minmax.per_channel(axis));
+            let groups = [3, 32].map(|size| minmax.per_group(size).unwrap());
+            for quantizer in granularities.chain([minmax]).chain(groups) {
+                everywhere(&format!("{quantizer:?} {:?} {shape:?}", T::DTYPE), || {
+                    let q = quantizer.quantize(&values).unwrap();
+                    let error = q.error(&values).unwrap();
+                    let back: Vec<T> = q.dequantize();
+                    (q, error.max_abs.to_bits(), error.mse.to_bits(), error.sqnr_db.to_bits(), bits(&back))
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn quantized_tensors() {
+    let _alone = alone();
+    quantizers::<f32>();
+    quantizers::<f64>();
+    quantizers::<bf16>();
+}
+
+#[test]
+fn masks() {
+    let _alone = alone();
+    for n in LENGTHS {
+        let values = numbers::<f32>(n, 9);
+        everywhere(&format!("masks of {n}"), || {
+            let threshold = Threshold::new(0.01).unwrap().mask(&values).unwrap();
+            let magnitude = Magnitude::sparsity(0.7).unwrap().mask(&values).unwrap();
+            let mut masks = [Mask::keep_all(&[n]).unwrap(), threshold.clone()];
+            Magnitude::sparsity(0.4).unwrap().refine_global(&[(&values).into(), (&values).into()], &mut masks).unwrap();
+            let mut applied = values.clone();
+            magnitude.apply(&mut applied).unwrap();
+            (threshold, magnitude, masks, bits(&applied))
+        });
+    }
+}
+
+#[test]
+fn norms() {
+    let _alone = alone();
+    let start = numbers::<f32>(200_003, 11);
+    everywhere("norm", || {
+        let end = minimize(&Sgd::new(0.1).unwrap(), &mut start.clone(), Stop::after(2), |theta, gradient| {
+            gradient.copy_from_slice(theta);
+            0.0
+        });
+        end.unwrap().gradient_norm.to_bits()
+    });
+}
