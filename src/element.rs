@@ -34,7 +34,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// An element of a tensor: `f32`, `f64`, [`f16`] or [`bf16`].
+/// An element of a tensor: `f32`, `f64`, [`struct@f16`] or [`bf16`].
 ///
 /// Kernels widen an element to its [`Real`](Element::Real), compute, and round to nearest even once.
 pub trait Element:

@@ -9,7 +9,7 @@
 //! * [`format`](mod@format) writes what is left to a file.
 //!
 //! Tensors are borrowed: slices, `Vec`s, and with the feature `ndarray` arrays and views of any
-//! dimension and memory order. Elements are `f32`, `f64`, [`f16`](half::f16) or [`bf16`](half::bf16). The caller
+//! dimension and memory order. Elements are `f32`, `f64`, [`f16`](struct@half::f16) or [`bf16`](half::bf16). The caller
 //! owns parameters, gradients, state and buffers; a step, `quantize_into`, `dequantize_into` and
 //! `Mask::apply` do not allocate.
 //!
@@ -105,3 +105,11 @@ pub use ndarray;
 pub use num_traits;
 pub use tensor::{Granularity, Grid, Mask, QTensor, QuantError, Schema, Slot, State, TensorMut, TensorRef, Values};
 pub use traits::{LearningRate, OpenStep, Optimizer, OptimizerExt, Pruner, PrunerExt, Quantizer, QuantizerExt, Step};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/EXTENDING.md")]
+struct Extending;

@@ -168,20 +168,20 @@ pub trait Quantizer<T: Element>: Debug + Send + Sync {
     /// [`Argument`](crate::ErrorKind::Argument) for one that has not the axis the quantizer works along.
     fn layout(&self, shape: &[usize]) -> Result<QTensor>;
 
-    /// Fits the levels in `q` to `values`; the codes stay. Does not allocate.
+    /// Fits the levels in `q` to `values`; the codes stay. This crate's do not allocate.
     ///
     /// # Errors
     /// [`Shape`](crate::ErrorKind::Shape) when `q` was laid out for another shape or by another
     /// quantizer, [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinity. `q` is then as it was.
     fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()>;
 
-    /// Sets the codes in `q` to those of its levels nearest to `values`; the levels stay. Does not allocate.
+    /// Sets the codes in `q` to those of its levels nearest to `values`; the levels stay. This crate's do not allocate.
     ///
     /// # Errors
     /// As [`fit`](Quantizer::fit).
     fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()>;
 
-    /// [`fit`](Quantizer::fit), then [`encode`](Quantizer::encode). Does not allocate.
+    /// [`fit`](Quantizer::fit), then [`encode`](Quantizer::encode). This crate's do not allocate.
     ///
     /// # Errors
     /// As [`fit`](Quantizer::fit).

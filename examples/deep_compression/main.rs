@@ -83,12 +83,13 @@ fn run(args: &Args, data: &Data, recipe: &Recipe, seed: u64) -> Result<Run, Box<
     let bar = progress(seed, "baseline", recipe.pretrain + epochs)?;
     let start = shop.pretrain(&bar)?;
     let (error, outcome) = shop.baseline(&start, &bar)?;
+    let limit = error + recipe.allowance;
     finish(&bar, &outcome.note);
     rows.push(store(args, data, seed, "baseline", outcome, clock)?);
 
     let clock = Instant::now();
     let bar = progress(seed, "pruned", prune_epochs)?;
-    let limit = error + recipe.allowance[0];
+
     let rungs = shop.prune(&start, &bar)?;
     let outcome = shop.pruned(&rungs, limit)?;
     finish(&bar, &outcome.note);
@@ -102,7 +103,7 @@ fn run(args: &Args, data: &Data, recipe: &Recipe, seed: u64) -> Result<Run, Box<
 
     let clock = Instant::now();
     let bar = progress(seed, "slimmed", recipe.widths.len() * epochs)?;
-    let outcome = shop.slim(&start, error + recipe.allowance[1], &bar)?;
+    let outcome = shop.slim(&start, limit, &bar)?;
     finish(&bar, &outcome.note);
     rows.push(store(args, data, seed, "slimmed", outcome, clock)?);
 

@@ -34,8 +34,8 @@ pub(crate) struct Recipe {
     /// From wide to narrow.
     pub(crate) widths: &'static [Width],
     pub(crate) slim_rounds: usize,
-    /// Points of validation error that pruning and slimming may cost.
-    pub(crate) allowance: [f64; 2],
+    /// Points of validation error that a sparser or narrower network may cost.
+    pub(crate) allowance: f64,
 }
 
 impl Recipe {
@@ -50,37 +50,35 @@ impl Recipe {
         weight_decay: 0.3,
         l1: 1e-6,
         rungs: &[
-            Rung { density: [0.0659, 0.1334, 0.55], tighten: 16, settle: 8 },
-            Rung { density: [0.04125, 0.0917, 0.42], tighten: 4, settle: 8 },
-            Rung { density: [0.02466, 0.0767, 0.37], tighten: 4, settle: 8 },
+            Rung { density: [0.04125, 0.0917, 0.42], tighten: 20, settle: 15 },
+            Rung { density: [0.02466, 0.0767, 0.37], tighten: 6, settle: 12 },
         ],
         bits: 4,
         group: 512,
         quantize_epochs: 6,
-        widths: &[Width { inputs: Some(400), hidden: [110, 60] }, Width { inputs: Some(400), hidden: [68, 50] }],
-        slim_rounds: 8,
-        allowance: [0.1, 0.2],
+        widths: &[
+            Width { inputs: Some(450), hidden: [100, 60] },
+            Width { inputs: Some(400), hidden: [92, 55] },
+            Width { inputs: Some(400), hidden: [68, 50] },
+        ],
+        slim_rounds: 4,
+        allowance: 0.1,
     };
 
     pub(crate) const DIGITS: Self = Self {
         batch: 32,
-        pretrain: 40,
+        pretrain: 30,
         weight_decay: 0.3,
         l1: 1e-6,
         rungs: &[
-            Rung { density: [0.08, 0.06, 0.4], tighten: 60, settle: 30 },
-            Rung { density: [0.05, 0.04, 0.3], tighten: 16, settle: 30 },
-            Rung { density: [0.03, 0.025, 0.25], tighten: 16, settle: 30 },
+            Rung { density: [0.078, 0.0467, 0.25], tighten: 50, settle: 40 },
+            Rung { density: [0.0469, 0.0283, 0.2], tighten: 20, settle: 40 },
         ],
         bits: 4,
-        group: 512,
-        quantize_epochs: 30,
-        widths: &[
-            Width { inputs: None, hidden: [64, 60] },
-            Width { inputs: None, hidden: [50, 30] },
-            Width { inputs: Some(48), hidden: [40, 20] },
-        ],
-        slim_rounds: 8,
-        allowance: [0.1, 0.2],
+        group: 256,
+        quantize_epochs: 25,
+        widths: &[Width { inputs: None, hidden: [75, 45] }, Width { inputs: None, hidden: [50, 30] }],
+        slim_rounds: 4,
+        allowance: 0.1,
     };
 }

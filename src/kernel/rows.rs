@@ -234,18 +234,25 @@ impl<T: Element> Operation<&mut [T], &[u8]> for Decode<'_> {
 pub(crate) struct Distance {
     /// The largest `|x - x'|`.
     pub(crate) max: f64,
-    /// The sum of `(x - x')²`.
+    /// The sum of `(scale * (x - x'))²`.
     pub(crate) squares: f64,
 }
 
 /// Compares `values` with what the codes in `bytes` decode to, as `T`.
-pub(crate) fn compare<T: Element>(layout: Layout, levels: Levels<'_>, bytes: &[u8], values: &[T]) -> Distance {
-    over(layout, values, bytes, Compare { levels })
+pub(crate) fn compare<T: Element>(
+    layout: Layout,
+    levels: Levels<'_>,
+    bytes: &[u8],
+    values: &[T],
+    scale: f64,
+) -> Distance {
+    over(layout, values, bytes, Compare { levels, scale })
 }
 
 #[derive(Clone, Copy)]
 struct Compare<'a> {
     levels: Levels<'a>,
+    scale: f64,
 }
 
 impl<T: Element> Operation<&[T], &[u8]> for Compare<'_> {
@@ -259,7 +266,8 @@ impl<T: Element> Operation<&[T], &[u8]> for Compare<'_> {
             for (x, y) in tile.iter().zip(decoded) {
                 let error = (x.to_f64() - y.to_f64()).abs();
                 sum.max = if error > sum.max { error } else { sum.max };
-                sum.squares += error * error;
+                let scaled = error * self.scale;
+                sum.squares += scaled * scaled;
             }
             values = rest;
         });

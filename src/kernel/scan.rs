@@ -31,9 +31,9 @@ pub(crate) fn range_of_run<T: Element>(values: &[T]) -> (T::Real, T::Real) {
     (min, max)
 }
 
-/// The sum of squares, in `f64`.
-pub(crate) fn sum_of_squares<T: Element>(values: &[T]) -> f64 {
-    execute(Reduce { values, of: Squares })
+/// The sum of `(scale * x)²`, in `f64`.
+pub(crate) fn sum_of_squares<T: Element>(values: &[T], scale: f64) -> f64 {
+    execute(Reduce { values, of: Squares { scale } })
 }
 
 /// What a reduction computes: its value for nothing, with one more element, and of two pieces.
@@ -97,7 +97,9 @@ impl<T: Element> Reduction<T> for Range {
 }
 
 #[derive(Clone, Copy)]
-struct Squares;
+struct Squares {
+    scale: f64,
+}
 
 impl<T: Element> Reduction<T> for Squares {
     type Value = f64;
@@ -107,7 +109,7 @@ impl<T: Element> Reduction<T> for Squares {
     }
     #[inline(always)]
     fn element(self, acc: f64, x: T) -> f64 {
-        let x = x.to_f64();
+        let x = x.to_f64() * self.scale;
         acc + x * x
     }
     #[inline(always)]
@@ -187,7 +189,7 @@ mod tests {
     #[test]
     fn empty_has_no_range_and_no_length() {
         assert_eq!(range::<f16>(&[]), Ok((f32::INFINITY, f32::NEG_INFINITY)));
-        assert_eq!(sum_of_squares::<f64>(&[]), 0.0);
+        assert_eq!(sum_of_squares::<f64>(&[], 1.0), 0.0);
     }
 
     proptest! {
@@ -200,7 +202,7 @@ mod tests {
         #[test]
         fn squares_are_near_the_plain_sum(values in prop::collection::vec(-1e3..1e3f64, 0..20_000)) {
             let want: f64 = values.iter().map(|x| x * x).sum();
-            prop_assert!((sum_of_squares(&values) - want).abs() <= 1e-12 * want);
+            prop_assert!((sum_of_squares(&values, 1.0) - want).abs() <= 1e-12 * want);
         }
     }
 }

@@ -118,7 +118,7 @@ pub fn minimize<'a, T: Element, O: Optimizer<T> + ?Sized>(
             return Err(Error::non_finite("loss", 0, loss));
         }
         check_finite("gradient", &gradient)?;
-        let gradient_norm = sum_of_squares(&gradient).sqrt();
+        let gradient_norm = sum_of_squares(&gradient, 1.0).sqrt();
         let loss_change = (last - loss).abs();
         let reason = if stop.gradient_norm.is_some_and(|limit| gradient_norm <= limit) {
             Some(StopReason::GradientNorm)

@@ -3,8 +3,11 @@
 use crate::{
     element::Element,
     error::{Error, Result},
-    kernel::{rows, scan},
-    tensor::{Granularity, Grid, QTensor, TensorRef, qtensor::check_finite},
+    kernel::rows,
+    tensor::{
+        Granularity, Grid, QTensor, TensorRef,
+        qtensor::{check_finite, range},
+    },
     traits::Quantizer,
 };
 
@@ -107,8 +110,7 @@ impl<T: Element> Quantizer<T> for MinMax {
         let (layout, grid, _) = q.parts_mut();
         let Some((min, max)) = grid.min_max_mut::<T::Real>() else { return Ok(()) };
         if self.granularity == Granularity::Tensor {
-            let range = scan::range(values).map_err(|i| Error::non_finite("tensor", i, values[i].to_f64()))?;
-            (min[0], max[0]) = range;
+            (min[0], max[0]) = range("tensor", values)?;
         } else {
             check_finite("tensor", values)?;
             rows::ranges(layout, values, min, max);

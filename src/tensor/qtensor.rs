@@ -241,16 +241,20 @@ impl QTensor {
     /// How far the values decoded as `T` are from the originals. Does not allocate.
     ///
     /// # Errors
-    /// [`Shape`](crate::ErrorKind::Shape) when the shapes differ.
+    /// [`Shape`](crate::ErrorKind::Shape) when the shapes differ, [`NonFinite`](crate::ErrorKind::NonFinite) when an
+    /// original is NaN or infinite.
     pub fn error<'a, T: Element>(&self, original: impl Into<TensorRef<'a, T>>) -> Result<QuantError> {
         let original = original.into();
         self.check_shape(original.shape())?;
         let values = original.as_slice();
-        let distance = rows::compare(self.layout(), self.levels(), &self.packed, values);
-        let signal = scan::sum_of_squares(values);
+        let (min, max) = range("tensor", values)?;
+        // Squares of `f64` can overflow and vanish: take them of numbers about 1.
+        let scale = scale_to_one(min.to_f64().abs().max(max.to_f64().abs()));
+        let distance = rows::compare(self.layout(), self.levels(), &self.packed, values, scale);
+        let signal = scan::sum_of_squares(values, scale);
         Ok(QuantError {
             max_abs: distance.max,
-            mse: distance.squares / values.len() as f64,
+            mse: distance.squares / values.len() as f64 / scale / scale,
             sqnr_db: if distance.squares == 0.0 {
                 f64::INFINITY
             } else {
@@ -339,6 +343,22 @@ fn finite(what: &'static str, levels: &Values) -> Result<()> {
     }
 }
 
+/// The smallest and largest value, or an error that names the first that is NaN or infinite.
+pub(crate) fn range<T: Element>(what: &'static str, values: &[T]) -> Result<(T::Real, T::Real)> {
+    scan::range(values).map_err(|index| Error::non_finite(what, index, values[index].to_f64()))
+}
+
+/// A power of two that brings a magnitude near 1; 1 where that is not needed to square it.
+fn scale_to_one(magnitude: f64) -> f64 {
+    const EXPONENT: u64 = 0x7ff << 52;
+    if (1e-100..1e100).contains(&magnitude) || magnitude == 0.0 {
+        return 1.0;
+    }
+    // The exponent negated; neither end is reached, so that the scale is a normal number.
+    let exponent = (magnitude.to_bits() & EXPONENT).clamp(1 << 52, 0x7fd << 52);
+    f64::from_bits((0x7fe << 52) - exponent)
+}
+
 /// An error that names the first element that is NaN or infinite.
 pub(crate) fn check_finite<T: Element>(what: &'static str, values: &[T]) -> Result<()> {
     match scan::first_non_finite(values) {
@@ -388,5 +408,19 @@ mod tests {
         assert_eq!((q.byte_size(), q.bits_per_weight()), (18, 28.8));
         let error = q.error(&[-1.0f32, 0.0, 0.25, 8.0, 1.25]).unwrap();
         assert_eq!((error.max_abs, error.mse), (1.0, 0.2));
+        assert!(q.error(&[f32::NAN; 5]).is_err());
+    }
+
+    #[test]
+    fn the_noise_of_extreme_numbers_is_measured() {
+        let decibels = |size: f64| {
+            let x: Vec<f64> = [0.1, 0.5, 0.7, 0.9].map(|x| x * size).into();
+            let levels = Values::F64(vec![0.0, size]);
+            let q = QTensor::new(&[4], 1, Granularity::Tensor, Grid::Codebook { levels }, vec![0b1110]).unwrap();
+            q.error(&x).unwrap().sqnr_db
+        };
+        for size in [1e-300, 1e-200, 1e200, 1e308] {
+            assert!((decibels(size) - decibels(1.0)).abs() < 1e-9, "{size:e}: {}", decibels(size));
+        }
     }
 }

@@ -82,8 +82,7 @@ impl Values {
     }
 
     /// As a slice to change, when the type is `R`.
-    #[must_use]
-    pub fn as_mut_slice<R: Real>(&mut self) -> Option<&mut [R]> {
+    pub(crate) fn as_mut_slice<R: Real>(&mut self) -> Option<&mut [R]> {
         match self {
             Self::F32(values) => (values as &mut dyn Any).downcast_mut::<Vec<R>>(),
             Self::F64(values) => (values as &mut dyn Any).downcast_mut::<Vec<R>>(),
