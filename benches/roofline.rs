@@ -60,7 +60,7 @@ fn main() {
     let (n, rounds) = if std::env::args().any(|arg| arg == "--bench") { (25_000_000, 15) } else { (100_000, 2) };
     let optimizers: [(&str, Box<dyn Optimizer<f32>>); 5] = [
         ("sgd", Box::new(Sgd::new(1e-3).unwrap())),
-        ("momentum", Box::new(Sgd::new(1e-3).unwrap().momentum(0.9).unwrap())),
+        ("momentum", Box::new(Sgd::new(1e-3).unwrap().with_momentum(0.9).unwrap())),
         ("adagrad", Box::new(Adagrad::new(1e-2).unwrap())),
         ("adam", Box::new(Adam::new(1e-3).unwrap())),
         ("adamw", Box::new(AdamW::new(1e-3).unwrap())),

@@ -3,7 +3,9 @@
 //! The update is written once, as a [`Rule`] over one element. Instruction sets, threads, masks, low precision and the
 //! checks come from the crate.
 
-use lapidary::{Element, LearningRate, Mask, Optimizer, OptimizerExt, Real, Result, Rule, Schema, Step, half::bf16};
+use lapidary::{
+    Element, Error, LearningRate, Mask, Optimizer, OptimizerExt, Real, Result, Rule, Schema, Step, half::bf16,
+};
 
 /// `p = p - rate * sign(beta1 * m + (1 - beta1) * g)`, then `m = beta2 * m + (1 - beta2) * g`.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +20,9 @@ impl LearningRate for Lion {
     }
 
     fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
+        if !(0.0..1e6).contains(&learning_rate) {
+            return Err(Error::argument("learning_rate", learning_rate, "from 0 to 1e6"));
+        }
         self.learning_rate = learning_rate;
         Ok(())
     }

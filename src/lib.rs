@@ -50,7 +50,7 @@
 //! let mut weights = vec![0.5f32, -0.01, 0.02, -1.0];
 //! let mask = Magnitude::sparsity(0.5)?.mask(&weights)?;
 //! mask.apply(&mut weights)?;
-//! let sgd = Sgd::new(0.1)?.momentum(0.9)?;
+//! let sgd = Sgd::new(0.1)?.with_momentum(0.9)?;
 //! let mut state = sgd.init(&weights)?;
 //! sgd.step(Step::new(&mut weights, &[1.0; 4], &mut state).mask(&mask))?;
 //! assert_eq!(weights, [0.4, 0.0, 0.0, -1.1]);

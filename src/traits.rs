@@ -44,7 +44,7 @@ pub trait OptimizerExt<T: Element>: Optimizer<T> {
     /// Fresh state for a parameter of the shape of `param`.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when a slot would have 2⁶⁴ elements or more.
+    /// [`Argument`](crate::ErrorKind::Argument) when memory does not hold a slot.
     fn init<'a>(&self, param: impl Into<TensorRef<'a, T>>) -> Result<State> {
         let param = param.into();
         State::new::<T::Real>(param.shape(), self.schema(param.shape()))
@@ -86,7 +86,7 @@ impl<'a, T: Element> Step<'a, T> {
         self
     }
 
-    /// Refuses a gradient that holds a NaN or an infinity: one more read of it.
+    /// Refuses a gradient that holds a NaN or an infinity, also where a mask prunes: one more read of it.
     pub fn check_finite(mut self) -> Self {
         self.check_finite = true;
         self
@@ -102,7 +102,11 @@ impl<'a, T: Element> Step<'a, T> {
         slots: [&str; N],
         rule: impl FnOnce(u64) -> Q,
     ) -> Result<()> {
-        let OpenStep { count, param, grad, slots, initial, mask } = self.open(slots)?;
+        let len = self.param.len();
+        if self.state.slots().iter().any(|slot| slot.values().len() != len) {
+            return Err(Error::state("a slot has not the parameter's shape"));
+        }
+        let OpenStep { count, param, grad, slots, initial, mask, .. } = self.open(slots)?;
         rule::step(&rule(count), param, grad, slots, mask.map(|mask| (mask.bits(), initial)));
         Ok(())
     }
@@ -124,29 +128,23 @@ impl<'a, T: Element> Step<'a, T> {
             check_finite("gradient", self.grad.as_slice())?;
         }
         let (count, slots) = self.state.open(shape, slots)?;
-        if slots.iter().any(|slot| slot.values.len() != self.param.len()) {
-            return Err(Error::state("a slot has not the parameter's shape"));
-        }
         *count += 1;
         let initial = slots.each_ref().map(|slot| slot.initial);
         let slots = slots.map(|slot| slot.values);
-        Ok(OpenStep {
-            count: *count,
-            param: self.param.as_mut_slice(),
-            grad: self.grad.as_slice(),
-            slots,
-            initial,
-            mask: self.mask,
-        })
+        let (shape, param) = self.param.parts_mut();
+        Ok(OpenStep { count: *count, shape, param, grad: self.grad.as_slice(), slots, initial, mask: self.mask })
     }
 }
 
-/// The slices of a checked [`Step`]. All are in logical order and equally long.
+/// The slices of a checked [`Step`], in logical order. Parameter and gradient are equally long; a slot
+/// is as long as the [`Schema`] says.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct OpenStep<'a, T: Element, const N: usize> {
     /// The number of this step for this parameter, from 1.
     pub count: u64,
+    /// The parameter's shape.
+    pub shape: &'a [usize],
     /// The parameter.
     pub param: &'a mut [T],
     /// Its gradient.
@@ -171,8 +169,9 @@ pub trait Quantizer<T: Element>: Debug + Send + Sync {
     /// Fits the levels in `q` to `values`; the codes stay. This crate's do not allocate.
     ///
     /// # Errors
-    /// [`Shape`](crate::ErrorKind::Shape) when `q` was laid out for another shape or by another
-    /// quantizer, [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinity. `q` is then as it was.
+    /// [`Shape`](crate::ErrorKind::Shape) when `q` was laid out for another shape,
+    /// [`Argument`](crate::ErrorKind::Argument) when by another quantizer or for another element type,
+    /// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinity. `q` is then as it was.
     fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()>;
 
     /// Sets the codes in `q` to those of its levels nearest to `values`; the levels stay. This crate's do not allocate.

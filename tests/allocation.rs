@@ -47,9 +47,9 @@ fn all(n: usize) {
     let mask = Mask::from_fn(&[n], |i| i % 2 == 0).unwrap();
     let optimizers: [Box<dyn Optimizer<f32>>; 5] = [
         Box::new(Sgd::new(0.1).unwrap()),
-        Box::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap()),
+        Box::new(Sgd::new(0.1).unwrap().with_momentum(0.9).unwrap()),
         Box::new(Adagrad::new(0.1).unwrap()),
-        Box::new(Adam::new(0.1).unwrap().amsgrad()),
+        Box::new(Adam::new(0.1).unwrap().with_amsgrad()),
         Box::new(AdamW::new(0.1).unwrap()),
     ];
     for optimizer in &optimizers {

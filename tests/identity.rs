@@ -60,10 +60,10 @@ fn bits<T: Element>(values: &[T]) -> Vec<u64> {
 fn steps<T: Element>() {
     let optimizers: Vec<Box<dyn Optimizer<T>>> = vec![
         Box::new(Sgd::new(0.1).unwrap()),
-        Box::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap().weight_decay(0.01).unwrap().nesterov().unwrap()),
-        Box::new(Adagrad::new(0.1).unwrap().learning_rate_decay(0.1).unwrap().maximize()),
-        Box::new(Adam::new(1e-2).unwrap().weight_decay(0.1).unwrap()),
-        Box::new(Adam::new(1e-2).unwrap().betas(0.3, 0.7).unwrap().amsgrad()),
+        Box::new(Sgd::new(0.1).unwrap().with_weight_decay(0.01).unwrap().with_nesterov(0.9).unwrap()),
+        Box::new(Adagrad::new(0.1).unwrap().with_learning_rate_decay(0.1).unwrap().with_maximize()),
+        Box::new(Adam::new(1e-2).unwrap().with_weight_decay(0.1).unwrap()),
+        Box::new(Adam::new(1e-2).unwrap().with_betas(0.3, 0.7).unwrap().with_amsgrad()),
         Box::new(AdamW::new(1e-2).unwrap()),
     ];
     for optimizer in &optimizers {
@@ -124,6 +124,7 @@ fn quantized_tensors() {
     let _alone = alone();
     quantizers::<f32>();
     quantizers::<f64>();
+    quantizers::<f16>();
     quantizers::<bf16>();
 }
 

@@ -133,9 +133,9 @@ proptest! {
         sparsity in 0.0..=1.0f64,
     ) {
         let optimizers: Vec<(Box<dyn Optimizer<f32>>, f64)> = vec![
-            (Box::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap()), 0.0),
-            (Box::new(Adagrad::new(0.1).unwrap().initial_accumulator(0.5).unwrap()), 0.5),
-            (Box::new(Adam::new(0.1).unwrap().amsgrad().weight_decay(0.1).unwrap()), 0.0),
+            (Box::new(Sgd::new(0.1).unwrap().with_momentum(0.9).unwrap()), 0.0),
+            (Box::new(Adagrad::new(0.1).unwrap().with_initial_accumulator(0.5).unwrap()), 0.5),
+            (Box::new(Adam::new(0.1).unwrap().with_amsgrad().with_weight_decay(0.1).unwrap()), 0.0),
             (Box::new(AdamW::new(0.1).unwrap()), 0.0),
         ];
         let mask = Magnitude::sparsity(sparsity).unwrap().mask(&x).unwrap();
@@ -210,13 +210,16 @@ fn hyper_parameters_are_narrowed_once() {
 
 #[test]
 fn low_precision_is_rounded_once_and_its_state_is_f32() {
-    let sgd = Sgd::new(1.0).unwrap().momentum(0.5).unwrap();
+    let sgd = Sgd::new(1.0).unwrap().with_momentum(0.5).unwrap();
     let mut param = [bf16::from_f32(1.0)];
     let mut state = sgd.init(&param).unwrap();
-    // 2^-9 is less than half an ulp of bf16 below 1: the weight must not move, the state must remember.
-    sgd.step(Step::new(&mut param, &[bf16::from_f32(0.001953125)], &mut state)).unwrap();
-    assert_eq!(param[0], bf16::from_f32(1.0 - 0.001953125));
-    assert_eq!(state.slot("momentum_buffer").unwrap().values().get(0), Some(0.001953125));
+    // Below 1 the numbers of bf16 are 2^-8 apart. 2^-10 is less than half of that: the weight stays, the state remembers.
+    sgd.step(Step::new(&mut param, &[bf16::from_f32(2f32.powi(-10))], &mut state)).unwrap();
+    assert_eq!(param[0], bf16::ONE);
+    assert_eq!(state.slot("momentum_buffer").unwrap().values().get(0), Some(2f64.powi(-10)));
+    // 2^-11 of that and 2^-8 - 2^-11 anew are 2^-8: it moves.
+    sgd.step(Step::new(&mut param, &[bf16::from_f32(2f32.powi(-8) - 2f32.powi(-11))], &mut state)).unwrap();
+    assert_eq!(param[0].to_f32(), 1.0 - 2f32.powi(-8));
 }
 
 #[test]

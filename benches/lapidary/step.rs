@@ -10,7 +10,7 @@ use lapidary::{
 pub(crate) fn all(c: &mut Criterion) {
     let optimizers: [(&str, Box<dyn Optimizer<f32>>); 5] = [
         ("sgd", Box::new(Sgd::new(1e-3).unwrap())),
-        ("momentum", Box::new(Sgd::new(1e-3).unwrap().momentum(0.9).unwrap())),
+        ("momentum", Box::new(Sgd::new(1e-3).unwrap().with_momentum(0.9).unwrap())),
         ("adagrad", Box::new(Adagrad::new(1e-2).unwrap())),
         ("adam", Box::new(Adam::new(1e-3).unwrap())),
         ("adamw", Box::new(AdamW::new(1e-3).unwrap())),

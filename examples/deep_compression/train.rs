@@ -134,8 +134,8 @@ struct Steps {
 
 impl Steps {
     fn new(net: &Net, phase: &Phase) -> Result<Self> {
-        let weights = AdamW::new(phase.rate)?.weight_decay(phase.weight_decay)?;
-        let biases = AdamW::new(phase.rate)?.weight_decay(0.0)?;
+        let weights = AdamW::new(phase.rate)?.with_weight_decay(phase.weight_decay)?;
+        let biases = AdamW::new(phase.rate)?.with_weight_decay(0.0)?;
         let states = net.layers.iter().map(|layer| Ok((weights.init(&layer.weight)?, biases.init(&layer.bias)?)));
         Ok(Self { weights, biases, states: states.collect::<Result<_>>()? })
     }

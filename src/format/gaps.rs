@@ -9,7 +9,7 @@ use crate::{
     tensor::Mask,
 };
 
-/// The largest Rice parameter: gaps are less than 2³².
+/// The largest Rice parameter that is tried and accepted.
 const MAX_RICE: u32 = 31;
 
 /// The gaps of a mask in the Rice code that is shortest for them: the parameter and the bytes.
@@ -49,6 +49,9 @@ pub(super) fn decode(shape: &[usize], kept: usize, rice: u32, bytes: &[u8]) -> R
         let mut gap = 0u64;
         while reader.pop()? {
             gap += 1 << rice;
+            if gap >= mask.len() as u64 {
+                return Err(Error::format(reader.at / 8, "a position past the tensor's end"));
+            }
         }
         for bit in 0..rice {
             gap |= u64::from(reader.pop()?) << bit;

@@ -4,14 +4,20 @@ mod gaps;
 pub mod packed;
 
 use crate::error::Result;
-use std::{fs, io::Write, path::Path};
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// Writes `bytes` to `path`: a temporary file beside it, sync, rename.
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
+    name.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
     let temporary = path.with_file_name(name);
-    let written = fs::File::create(&temporary)
+    let written = fs::File::create_new(&temporary)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -33,6 +39,11 @@ mod tests {
         packed::save(&path, &[]).unwrap();
         assert!(packed::load(&path).unwrap().is_empty());
         assert_eq!(packed::save(dir.join("no/such/dir"), &[]).unwrap_err().kind(), crate::ErrorKind::Io);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..20).for_each(|_| packed::save(&path, &[]).unwrap()));
+            }
+        });
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         fs::remove_dir_all(dir).unwrap();
     }

@@ -8,7 +8,8 @@
 //!                  1 is followed by: count kept, Rice parameter, count of bytes, bytes of gaps
 //!       encoding   0 f32, 1 f64, 2 f16, 3 bf16: little-endian numbers
 //!                  4: quantized, followed by bits, granularity (0 | 1, axis | 2, group size),
-//!                     grid (0 min-max, 1 codebook), type of its numbers (0 f32, 1 f64), numbers, packed codes
+//!                     grid (0 min-max: minima, then maxima | 1 codebook: levels), packed codes;
+//!                     each list of a grid: type (0 f32, 1 f64), numbers
 //! ```
 //!
 //! Counts and sizes are LEB128; names are UTF-8 behind their length. Kept elements are stored as a tensor of one axis.
@@ -17,7 +18,10 @@ use super::gaps;
 use crate::{
     element::Element,
     error::{Error, Result},
-    tensor::{Granularity, Grid, Mask, QTensor, Values, view::checked_volume},
+    tensor::{
+        Granularity, Grid, Mask, QTensor, Values,
+        view::{checked_volume, volume},
+    },
 };
 use half::{bf16, f16};
 use std::path::Path;
@@ -59,7 +63,7 @@ impl Stored {
         self.len() == 0
     }
 
-    /// The numbers as `T`, rounded once where it is narrower.
+    /// The numbers as `T`, rounded once where it is narrower; beyond its range they become infinite.
     #[must_use]
     pub fn to_vec<T: Element>(&self) -> Vec<T> {
         fn convert<S: Element, T: Element>(values: &[S]) -> Vec<T> {
@@ -160,18 +164,20 @@ impl Packed {
 
 /// The file of these tensors, as bytes.
 ///
+/// # Errors
+/// [`Argument`](crate::ErrorKind::Argument) when sparse tensors have more elements than [`decode`] accepts.
+///
 /// ```
 /// use lapidary::{PrunerExt, QuantizerExt, format::packed::{self, Packed, Stored}, prune::Threshold, quant::MinMax};
 /// let weights: Vec<f32> = (0..1000).map(|i| if i % 20 == 0 { i as f32 } else { 0.0 }).collect();
 /// let mask = Threshold::new(0.0)?.mask(&weights)?;
 /// let kept = MinMax::new(4)?.quantize(&mask.gather(&weights)?)?;
-/// let bytes = packed::encode(&[Packed::sparse("fc1.weight", mask, Stored::Quantized(kept))?]);
+/// let bytes = packed::encode(&[Packed::sparse("fc1.weight", mask, Stored::Quantized(kept))?])?;
 /// assert!(bytes.len() < 110); // 4,000 as f32
 /// assert_eq!(packed::decode(&bytes)?[0].to_dense::<f32>()?[980], 980.0);
 /// # Ok::<(), lapidary::Error>(())
 /// ```
-#[must_use]
-pub fn encode(tensors: &[Packed]) -> Vec<u8> {
+pub fn encode(tensors: &[Packed]) -> Result<Vec<u8>> {
     let mut out = MAGIC.to_vec();
     put_count(&mut out, tensors.len());
     for tensor in tensors {
@@ -190,7 +196,12 @@ pub fn encode(tensors: &[Packed]) -> Vec<u8> {
         }
         put_stored(&mut out, &tensor.stored);
     }
-    out
+    let sparse: usize = tensors.iter().filter_map(|tensor| tensor.mask.as_ref()).map(Mask::len).sum();
+    if sparse > max_sparse(out.len()) {
+        let found = format!("{sparse} in {} bytes", out.len());
+        return Err(Error::argument("number of elements of sparse tensors", found, "one that a reader accepts"));
+    }
+    Ok(out)
 }
 
 fn put_stored(out: &mut Vec<u8>, stored: &Stored) {
@@ -253,17 +264,20 @@ fn put_count(out: &mut Vec<u8>, mut n: usize) {
     out.push(n as u8);
 }
 
-/// Elements that [`decode`] reads at most: a few bytes can claim a tensor of any size whose elements are all pruned.
-pub const MAX_ELEMENTS: usize = 1 << 28;
+/// Elements that sparse tensors may have together in a file of so many bytes: a few bytes can claim a tensor of any size
+/// whose elements are all pruned, and memory must not follow them.
+fn max_sparse(bytes: usize) -> usize {
+    bytes.saturating_mul(256).max(1 << 28)
+}
 
 /// The tensors of a packed file.
 ///
 /// # Errors
 /// [`Format`](crate::ErrorKind::Format) with the offset for bytes that are not such a file, end early, go on after
-/// the last tensor or claim more than [`MAX_ELEMENTS`] elements; the kinds of [`QTensor::new`] for a quantized
-/// tensor whose parts do not fit.
+/// the last tensor, or claim sparse tensors of more elements than 2²⁸ and than 256 a byte of the file; the kinds of
+/// [`QTensor::new`] for a quantized tensor whose parts do not fit.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Packed>> {
-    let mut reader = Reader { bytes, at: 0, elements: 0 };
+    let mut reader = Reader { bytes, at: 0, sparse: 0 };
     if reader.take(MAGIC.len()).ok() != Some(MAGIC) {
         return Err(Error::format(0, "not a packed model of version 1"));
     }
@@ -282,7 +296,8 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Packed>> {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    elements: usize,
+    /// Elements of the sparse tensors so far.
+    sparse: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -331,17 +346,17 @@ impl<'a> Reader<'a> {
             return Err(self.error("more sizes than bytes"));
         }
         let shape = (0..rank).map(|_| self.count()).collect::<Result<Vec<_>>>()?;
-        let volume = checked_volume(&shape)?;
-        self.elements = self.elements.saturating_add(volume);
-        if self.elements > MAX_ELEMENTS {
-            return Err(self.error(format!("more than {MAX_ELEMENTS} elements")));
-        }
+        let volume = volume(&shape).ok_or_else(|| self.error("a shape of 2^64 elements or more"))?;
         match self.byte()? {
             0 => {
                 let stored = self.stored(&shape)?;
                 Packed::dense(name, &shape, stored)
             }
             1 => {
+                self.sparse = self.sparse.saturating_add(volume);
+                if self.sparse > max_sparse(self.bytes.len()) {
+                    return Err(self.error("too many elements for a file of this size"));
+                }
                 let kept = self.count()?;
                 if kept > volume {
                     return Err(self.error("more elements kept than there are"));
@@ -411,9 +426,9 @@ impl<'a> Reader<'a> {
 /// Writes a packed file: first beside it, synced, then renamed, so that there is never half a file.
 ///
 /// # Errors
-/// [`Io`](crate::ErrorKind::Io) when that fails; the file is then as it was.
+/// [`Io`](crate::ErrorKind::Io) when that fails, and as [`encode`]; the file is then as it was.
 pub fn save(path: impl AsRef<Path>, tensors: &[Packed]) -> Result<()> {
-    super::write_atomically(path.as_ref(), &encode(tensors))
+    super::write_atomically(path.as_ref(), &encode(tensors)?)
 }
 
 /// Reads a packed file.
@@ -469,15 +484,15 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let tensors = sample();
-        assert_eq!(decode(&encode(&tensors)).unwrap(), tensors);
-        assert_eq!(decode(&encode(&[])).unwrap(), []);
+        assert_eq!(decode(&encode(&tensors).unwrap()).unwrap(), tensors);
+        assert_eq!(decode(&encode(&[]).unwrap()).unwrap(), []);
         let dense = tensors[8].to_dense::<f32>().unwrap();
         assert!(dense.iter().enumerate().all(|(i, &x)| x == if i % 7 == 3 { (i as f32).sin() } else { 0.0 }));
     }
 
     #[test]
     fn a_file_cut_short_or_longer_is_refused() {
-        let bytes = encode(&sample());
+        let bytes = encode(&sample()).unwrap();
         for end in 0..bytes.len() {
             assert!(decode(&bytes[..end]).is_err(), "{end}");
         }
@@ -498,6 +513,10 @@ mod tests {
         for shape in [&[usize::MAX, usize::MAX][..], &[1 << 40], &[1 << 28, 2]] {
             assert!(decode(&[header(shape), vec![1, 0, 0, 0, 0]].concat()).is_err());
         }
+        let bit = Mask::from_fn(&[1 << 28], |i| i == 7).unwrap();
+        let tensor = |name| Packed::sparse(name, bit.clone(), Stored::F32(vec![1.0])).unwrap();
+        assert_eq!(decode(&encode(&[tensor("a")]).unwrap()).unwrap(), [tensor("a")]);
+        assert_eq!(encode(&[tensor("a"), tensor("b")]).unwrap_err().kind(), ErrorKind::Argument);
         let mut many = MAGIC.to_vec();
         put_count(&mut many, usize::MAX);
         assert!(decode(&many).is_err());
@@ -515,7 +534,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn damaged_bytes_are_an_error_or_a_model(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
-            let mut bytes = encode(&sample());
+            let mut bytes = encode(&sample()).unwrap();
             let at = at.index(bytes.len());
             bytes[at] = byte;
             if let Ok(tensors) = decode(&bytes) {

@@ -10,10 +10,11 @@ pub(crate) const MAX_LEVELS: usize = 256;
 /// The evenly spaced levels of one group: `min`, `max` and `2^bits - 2` between them.
 ///
 /// `q = round((x - min) / (max - min) * top)`, half to even; `x' = min + q * (max - min) / top`,
-/// where `top = 2^bits - 1`. The code `top` is `max` exactly, which the formula misses where `min` is so much larger that
-/// the difference loses it. A group of one value (`min = max`) has the code 0 and that value.
+/// where `top = 2^bits - 1`. The codes 0 and `top` are `min` and `max` exactly, which the formula misses where one is so much
+/// larger that the difference loses the other. A group of one value (`min = max`) has the code 0 and that value.
 #[derive(Clone, Copy)]
 pub(crate) struct Even {
+    min: f64,
     max: f64,
     /// A power of two that keeps `top * (max - min)` finite; 1 unless an `f64` range is huge.
     shrink: f64,
@@ -35,7 +36,7 @@ impl Even {
     pub(crate) fn new(min: f64, max: f64, bits: u32) -> Self {
         let shrink = if max - min < f64::MAX / 512.0 { 1.0 } else { 1.0 / 1024.0 };
         let (low, high) = (min * shrink, max * shrink);
-        Self { max, shrink, grow: 1.0 / shrink, low, span: high - low, top: f64::from((1u32 << bits) - 1) }
+        Self { min, max, shrink, grow: 1.0 / shrink, low, span: high - low, top: f64::from((1u32 << bits) - 1) }
     }
 
     /// Values beyond the range get the code of its nearer end.
@@ -55,6 +56,9 @@ impl Even {
         let q = f64::from(code);
         if q == self.top || self.span == 0.0 {
             return T::from_f64(self.max);
+        }
+        if code == 0 {
+            return T::from_f64(self.min);
         }
         let level = (self.low + q * self.span / self.top) * self.grow;
         let level = if level < self.max { level } else { self.max };
@@ -131,7 +135,14 @@ mod tests {
 
     #[test]
     fn the_ends_are_exact_and_beyond_them_saturates() {
-        for (min, max) in [(-3.4e38f64, 3.4e38), (f64::MIN, f64::MAX), (0.0, 5e-324), (1.0, 1.0 + f64::EPSILON)] {
+        for (min, max) in [
+            (-3.4e38f64, 3.4e38),
+            (f64::MIN, f64::MAX),
+            (0.0, 5e-324),
+            (5e-324, 1.7e308),
+            (-1e300, 1e-300),
+            (1.0, 1.0 + f64::EPSILON),
+        ] {
             for bits in 1..=8 {
                 let even = Even::new(min, max, bits);
                 let top = ((1u32 << bits) - 1) as u8;

@@ -351,8 +351,10 @@ impl<T: Element> Work for Ranges<'_, T> {
     }
 
     fn chunk(&self) -> usize {
-        // At least a cache line of groups, so that two threads do not share one.
-        (GRAIN * self.total / self.values.len().max(1)).max(16)
+        let size = self.values.len() / self.total.max(1);
+        // Columns are read across rows: at least a cache line of them.
+        let least = if self.layout.groups == Groups::Columns { 16 } else { 1 };
+        (GRAIN / size.max(1)).max(least)
     }
 
     fn elements(&self) -> usize {

@@ -31,6 +31,28 @@ pub(crate) fn range_of_run<T: Element>(values: &[T]) -> (T::Real, T::Real) {
     (min, max)
 }
 
+/// The L2 norm, in `f64`, or the index of the first NaN or infinity.
+pub(crate) fn norm<T: Element>(values: &[T]) -> Result<f64, usize> {
+    let scale = scale_to_one(largest_magnitude(range(values)?));
+    Ok(sum_of_squares(values, scale).sqrt() / scale)
+}
+
+/// The larger magnitude of the ends of a range; 0 for the range of nothing.
+pub(crate) fn largest_magnitude<R: Element>((min, max): (R, R)) -> f64 {
+    if min > max { 0.0 } else { min.to_f64().abs().max(max.to_f64().abs()) }
+}
+
+/// A power of two that brings a magnitude near 1; 1 where its square neither overflows nor vanishes.
+pub(crate) fn scale_to_one(magnitude: f64) -> f64 {
+    const EXPONENT: u64 = 0x7ff << 52;
+    if (1e-100..1e100).contains(&magnitude) || magnitude == 0.0 {
+        return 1.0;
+    }
+    // The exponent negated; neither end is reached, so that the scale is a normal number.
+    let exponent = (magnitude.to_bits() & EXPONENT).clamp(1 << 52, 0x7fd << 52);
+    f64::from_bits((0x7fe << 52) - exponent)
+}
+
 /// The sum of `(scale * x)²`, in `f64`.
 pub(crate) fn sum_of_squares<T: Element>(values: &[T], scale: f64) -> f64 {
     execute(Reduce { values, of: Squares { scale } })
@@ -189,7 +211,19 @@ mod tests {
     #[test]
     fn empty_has_no_range_and_no_length() {
         assert_eq!(range::<f16>(&[]), Ok((f32::INFINITY, f32::NEG_INFINITY)));
-        assert_eq!(sum_of_squares::<f64>(&[], 1.0), 0.0);
+        assert_eq!(norm::<f64>(&[]), Ok(0.0));
+    }
+
+    #[test]
+    fn the_norm_of_extreme_numbers_neither_overflows_nor_vanishes() {
+        for size in [5e-324, 1e-310, 1e-170, 1.0, 1e170, 1e308] {
+            let norm = norm(&[0.0, size, -size]).unwrap();
+            assert!(
+                (norm / size / 2f64.sqrt() - 1.0).abs() < 1e-12 || size == 5e-324 && norm == size,
+                "{size:e}: {norm:e}"
+            );
+        }
+        assert_eq!(norm(&[1.0, f64::INFINITY]), Err(1));
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Adagrad.
 
-use super::hyper::{learning_rate, narrow, non_negative, sign};
+use super::hyper::{getters, learning_rate, narrow, non_negative, sign};
 use crate::{
     element::{Element, Real},
     error::Result,
@@ -27,7 +27,7 @@ use crate::{
 /// | `learning_rate_decay` | 0 | `>= 0` | slows the rate as steps are taken |
 /// | `weight_decay` | 0 | `>= 0` | L2 penalty |
 /// | `initial_accumulator` | 0 | `>= 0` | what `s` starts from |
-/// | `eps` | 1e-10 | `>= 0` | added to the root |
+/// | `eps` | 1e-10 | `>= 0` | added to the root; at 0 an element without any gradient yet becomes NaN |
 /// | `maximize` | off | | climbs |
 ///
 /// ```
@@ -69,7 +69,7 @@ impl Adagrad {
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
-    pub fn learning_rate_decay(self, decay: f64) -> Result<Self> {
+    pub fn with_learning_rate_decay(self, decay: f64) -> Result<Self> {
         Ok(Self { learning_rate_decay: non_negative("learning_rate_decay", decay)?, ..self })
     }
 
@@ -77,7 +77,7 @@ impl Adagrad {
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
-    pub fn weight_decay(self, weight_decay: f64) -> Result<Self> {
+    pub fn with_weight_decay(self, weight_decay: f64) -> Result<Self> {
         Ok(Self { weight_decay: non_negative("weight_decay", weight_decay)?, ..self })
     }
 
@@ -85,7 +85,7 @@ impl Adagrad {
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
-    pub fn initial_accumulator(self, value: f64) -> Result<Self> {
+    pub fn with_initial_accumulator(self, value: f64) -> Result<Self> {
         Ok(Self { initial_accumulator: non_negative("initial_accumulator", value)?, ..self })
     }
 
@@ -93,14 +93,22 @@ impl Adagrad {
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
-    pub fn eps(self, eps: f64) -> Result<Self> {
+    pub fn with_eps(self, eps: f64) -> Result<Self> {
         Ok(Self { eps: non_negative("eps", eps)?, ..self })
     }
 
     /// Climbs instead of descending.
     #[must_use]
-    pub fn maximize(self) -> Self {
+    pub fn with_maximize(self) -> Self {
         Self { maximize: true, ..self }
+    }
+
+    getters! {
+        learning_rate_decay: f64 = learning_rate_decay, "How the rate falls with the steps taken.";
+        weight_decay: f64 = weight_decay, "The L2 penalty.";
+        initial_accumulator: f64 = initial_accumulator, "What the sum of squares starts from.";
+        eps: f64 = eps, "What is added to the root.";
+        maximize: bool = maximize, "Whether it climbs.";
     }
 }
 
@@ -148,7 +156,7 @@ mod tests {
 
     #[test]
     fn two_steps_by_hand() {
-        let adagrad = Adagrad::new(1.0).unwrap().learning_rate_decay(1.0).unwrap().eps(0.0).unwrap();
+        let adagrad = Adagrad::new(1.0).unwrap().with_learning_rate_decay(1.0).unwrap().with_eps(0.0).unwrap();
         let mut p = vec![0.0f64];
         let mut state = adagrad.init(&p).unwrap();
         adagrad.step(Step::new(&mut p, &[3.0], &mut state)).unwrap();
@@ -158,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zero_gradient_leaves_the_parameter_even_without_eps() {
+    fn a_zero_gradient_leaves_the_parameter() {
         let adagrad = Adagrad::new(1.0).unwrap();
         let mut p = vec![2.0f32];
         let mut state = adagrad.init(&p).unwrap();
@@ -169,7 +177,7 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_refused() {
         let adagrad = Adagrad::new(0.0).unwrap();
-        assert!(adagrad.eps(-1e-9).is_err() && adagrad.initial_accumulator(f64::NAN).is_err());
-        assert!(adagrad.learning_rate_decay(-1.0).is_err() && adagrad.weight_decay(f64::INFINITY).is_err());
+        assert!(adagrad.with_eps(-1e-9).is_err() && adagrad.with_initial_accumulator(f64::NAN).is_err());
+        assert!(adagrad.with_learning_rate_decay(-1.0).is_err() && adagrad.with_weight_decay(f64::INFINITY).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Adam and AdamW: one rule, the weight decay coupled or decoupled.
 
-use super::hyper::{bias_correction, decay_rate, learning_rate, narrow, non_negative, sign};
+use super::hyper::{bias_correction, decay_rate, getters, learning_rate, narrow, non_negative, sign};
 use crate::{
     element::{Element, Real},
     error::Result,
@@ -30,7 +30,7 @@ macro_rules! moments_builders {
         ///
         /// # Errors
         /// [`Argument`](crate::ErrorKind::Argument) when one is not in `0 <= beta < 1`.
-        pub fn betas(mut self, beta1: f64, beta2: f64) -> Result<Self> {
+        pub fn with_betas(mut self, beta1: f64, beta2: f64) -> Result<Self> {
             self.moments.betas = (decay_rate("beta1", beta1)?, decay_rate("beta2", beta2)?);
             Ok(self)
         }
@@ -39,7 +39,7 @@ macro_rules! moments_builders {
         ///
         /// # Errors
         /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
-        pub fn eps(mut self, eps: f64) -> Result<Self> {
+        pub fn with_eps(mut self, eps: f64) -> Result<Self> {
             self.moments.eps = non_negative("eps", eps)?;
             Ok(self)
         }
@@ -48,7 +48,7 @@ macro_rules! moments_builders {
         ///
         /// # Errors
         /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
-        pub fn weight_decay(mut self, weight_decay: f64) -> Result<Self> {
+        pub fn with_weight_decay(mut self, weight_decay: f64) -> Result<Self> {
             self.weight_decay = non_negative("weight_decay", weight_decay)?;
             Ok(self)
         }
@@ -56,16 +56,24 @@ macro_rules! moments_builders {
         /// Divides by the largest second moment so far (Reddi, Kale & Kumar 2018, arXiv:1904.09237):
         /// a third slot.
         #[must_use]
-        pub fn amsgrad(mut self) -> Self {
+        pub fn with_amsgrad(mut self) -> Self {
             self.moments.amsgrad = true;
             self
         }
 
         /// Climbs instead of descending.
         #[must_use]
-        pub fn maximize(mut self) -> Self {
+        pub fn with_maximize(mut self) -> Self {
             self.moments.maximize = true;
             self
+        }
+
+        getters! {
+            betas: (f64, f64) = moments.betas, "The decay rates of the two moments.";
+            eps: f64 = moments.eps, "What is added to the root.";
+            weight_decay: f64 = weight_decay, "The weight decay.";
+            amsgrad: bool = moments.amsgrad, "Whether the largest second moment so far divides.";
+            maximize: bool = moments.maximize, "Whether it climbs.";
         }
     };
 }
@@ -89,14 +97,14 @@ macro_rules! moments_builders {
 /// |---|---|---|---|
 /// | `learning_rate` | – (PyTorch: 1e-3) | `>= 0` | the step's length |
 /// | `betas` | 0.9, 0.999 | `0 <= beta < 1` | decay rates of the moments |
-/// | `eps` | 1e-8 | `>= 0` | added to the root |
+/// | `eps` | 1e-8 | `>= 0` | added to the root; at 0 an element without any gradient yet becomes NaN |
 /// | `weight_decay` | 0 | `>= 0` | L2 penalty; [`AdamW`] decouples it |
 /// | `amsgrad` | off | | the largest second moment so far |
 /// | `maximize` | off | | climbs |
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::Adam};
-/// let adam = Adam::new(1e-3)?.betas(0.9, 0.95)?;
+/// let adam = Adam::new(1e-3)?.with_betas(0.9, 0.95)?;
 /// let mut weights = vec![1.0f32, -2.0];
 /// let mut state = adam.init(&weights)?;
 /// adam.step(Step::new(&mut weights, &[0.1, -50.0], &mut state))?;
@@ -144,7 +152,7 @@ impl<T: Element> Optimizer<T> for Adam {
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::AdamW};
-/// let adamw = AdamW::new(0.1)?.weight_decay(0.5)?;
+/// let adamw = AdamW::new(0.1)?.with_weight_decay(0.5)?;
 /// let mut weights = vec![1.0f64];
 /// let mut state = adamw.init(&weights)?;
 /// adamw.step(Step::new(&mut weights, &[0.0], &mut state))?;
@@ -274,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_step_in_f64_by_hand() {
-        let adam = Adam::new(0.1).unwrap().eps(1e-3).unwrap().weight_decay(0.5).unwrap();
+        let adam = Adam::new(0.1).unwrap().with_eps(1e-3).unwrap().with_weight_decay(0.5).unwrap();
         let mut p = vec![2.0f64];
         let mut state = adam.init(&p).unwrap();
         adam.step(Step::new(&mut p, &[1.0], &mut state)).unwrap();
@@ -284,7 +292,7 @@ mod tests {
 
     #[test]
     fn amsgrad_does_not_forget_a_large_gradient() {
-        let adam = Adam::new(0.1).unwrap().betas(0.9, 0.5).unwrap().amsgrad();
+        let adam = Adam::new(0.1).unwrap().with_betas(0.9, 0.5).unwrap().with_amsgrad();
         let mut p = vec![0f32];
         let mut state = adam.init(&p).unwrap();
         for g in [10.0, 0.0, 0.0, 0.0] {
@@ -311,7 +319,11 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_refused() {
         let adam = Adam::new(1e-3).unwrap();
-        assert!(adam.betas(1.0, 0.9).is_err() && adam.betas(0.9, -0.1).is_err() && adam.betas(0.9, f64::NAN).is_err());
-        assert!(adam.eps(-1.0).is_err() && adam.weight_decay(-1.0).is_err() && AdamW::new(-1.0).is_err());
+        assert!(
+            adam.with_betas(1.0, 0.9).is_err()
+                && adam.with_betas(0.9, -0.1).is_err()
+                && adam.with_betas(0.9, f64::NAN).is_err()
+        );
+        assert!(adam.with_eps(-1.0).is_err() && adam.with_weight_decay(-1.0).is_err() && AdamW::new(-1.0).is_err());
     }
 }

@@ -5,12 +5,12 @@ use crate::{
     error::{Error, Result},
 };
 
-/// A value of at least 0.
+/// A value of at least 0 that every element type's arithmetic can hold.
 pub(super) fn non_negative(name: &'static str, value: f64) -> Result<f64> {
-    if value >= 0.0 && value.is_finite() {
+    if (0.0..=f64::from(f32::MAX)).contains(&value) {
         Ok(value)
     } else {
-        Err(Error::argument(name, value, "finite and at least 0"))
+        Err(Error::argument(name, format!("{value:?}"), "from 0 to 3.4e38"))
     }
 }
 
@@ -19,7 +19,7 @@ pub(super) fn decay_rate(name: &'static str, value: f64) -> Result<f64> {
     if (0.0..1.0).contains(&value) {
         Ok(value)
     } else {
-        Err(Error::argument(name, value, "at least 0 and less than 1"))
+        Err(Error::argument(name, format!("{value:?}"), "at least 0 and less than 1"))
     }
 }
 
@@ -54,3 +54,15 @@ macro_rules! learning_rate {
     };
 }
 pub(super) use learning_rate;
+
+/// Getters of hyper-parameters: the name and type of each, the field it is in, and its doc.
+macro_rules! getters {
+    ($($name:ident: $type:ty = $($field:ident).+, $doc:literal;)*) => {$(
+        #[doc = $doc]
+        #[must_use]
+        pub fn $name(&self) -> $type {
+            self.$($field).+
+        }
+    )*};
+}
+pub(super) use getters;

@@ -1,6 +1,6 @@
 //! Stochastic gradient descent, with momentum.
 
-use super::hyper::{learning_rate, narrow, non_negative, sign};
+use super::hyper::{getters, learning_rate, narrow, non_negative, sign};
 use crate::{
     element::{Element, Real},
     error::{Error, Result},
@@ -9,7 +9,7 @@ use crate::{
     traits::{Optimizer, Step},
 };
 
-/// Gradient descent; with [`momentum`](Sgd::momentum), that of Sutskever et al. 2013 as PyTorch's `SGD` has it.
+/// Gradient descent; with [`momentum`](Sgd::with_momentum), that of Sutskever et al. 2013 as PyTorch's `SGD` has it.
 ///
 /// At step `t`, for each element `p` with gradient `g`:
 ///
@@ -34,7 +34,7 @@ use crate::{
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::Sgd};
-/// let sgd = Sgd::new(0.1)?.momentum(0.9)?.nesterov()?;
+/// let sgd = Sgd::new(0.1)?.with_nesterov(0.9)?;
 /// let mut weights = vec![1.0f32];
 /// let mut state = sgd.init(&weights)?;
 /// sgd.step(Step::new(&mut weights, &[1.0], &mut state))?;
@@ -67,21 +67,21 @@ impl Sgd {
         })
     }
 
-    /// Sets the momentum.
+    /// Sets the momentum, in its classical form.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite, or 0 with Nesterov.
-    pub fn momentum(self, momentum: f64) -> Result<Self> {
-        Self { momentum: non_negative("momentum", momentum)?, ..self }.checked()
+    /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
+    pub fn with_momentum(self, momentum: f64) -> Result<Self> {
+        Ok(Self { nesterov: false, momentum: non_negative("momentum", momentum)?, ..self })
     }
 
     /// Sets the dampening.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when it is not finite, or not 0 with Nesterov.
-    pub fn dampening(self, dampening: f64) -> Result<Self> {
-        if !dampening.is_finite() {
-            return Err(Error::argument("dampening", dampening, "finite"));
+    pub fn with_dampening(self, dampening: f64) -> Result<Self> {
+        if dampening.abs() > f64::from(f32::MAX) || dampening.is_nan() {
+            return Err(Error::argument("dampening", dampening, "at most 3.4e38 in size"));
         }
         Self { dampening, ..self }.checked()
     }
@@ -90,22 +90,30 @@ impl Sgd {
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
-    pub fn weight_decay(self, weight_decay: f64) -> Result<Self> {
+    pub fn with_weight_decay(self, weight_decay: f64) -> Result<Self> {
         Ok(Self { weight_decay: non_negative("weight_decay", weight_decay)?, ..self })
     }
 
-    /// Turns Nesterov's form on.
+    /// Sets the momentum, in Nesterov's form.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) unless momentum is above 0 and dampening 0.
-    pub fn nesterov(self) -> Result<Self> {
-        Self { nesterov: true, ..self }.checked()
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not above 0 or not finite, or dampening is not 0.
+    pub fn with_nesterov(self, momentum: f64) -> Result<Self> {
+        Self { nesterov: true, momentum: non_negative("momentum", momentum)?, ..self }.checked()
     }
 
     /// Climbs instead of descending.
     #[must_use]
-    pub fn maximize(self) -> Self {
+    pub fn with_maximize(self) -> Self {
         Self { maximize: true, ..self }
+    }
+
+    getters! {
+        momentum: f64 = momentum, "How much of the last direction stays.";
+        dampening: f64 = dampening, "How much less the new gradient counts.";
+        weight_decay: f64 = weight_decay, "The L2 penalty.";
+        nesterov: bool = nesterov, "Whether the momentum is Nesterov's.";
+        maximize: bool = maximize, "Whether it climbs.";
     }
 
     fn checked(self) -> Result<Self> {
@@ -197,15 +205,18 @@ mod tests {
     fn what_is_out_of_range_is_refused() {
         assert!(Sgd::new(-1.0).is_err() && Sgd::new(f64::NAN).is_err() && Sgd::new(f64::INFINITY).is_err());
         let sgd = Sgd::new(0.1).unwrap();
-        assert!(sgd.nesterov().is_err() && sgd.momentum(-0.1).is_err() && sgd.weight_decay(-1.0).is_err());
-        let nesterov = sgd.momentum(0.9).unwrap().nesterov().unwrap();
-        assert!(nesterov.dampening(0.1).is_err() && nesterov.momentum(0.0).is_err());
-        assert!(sgd.dampening(f64::NAN).is_err());
+        assert!(
+            sgd.with_nesterov(0.0).is_err() && sgd.with_momentum(-0.1).is_err() && sgd.with_weight_decay(-1.0).is_err()
+        );
+        let nesterov = sgd.with_nesterov(0.9).unwrap();
+        assert!(nesterov.with_dampening(0.1).is_err() && !nesterov.with_momentum(0.5).unwrap().nesterov());
+        assert!(sgd.with_dampening(0.1).unwrap().with_nesterov(0.9).is_err());
+        assert!(sgd.with_dampening(f64::NAN).is_err() && Sgd::new(1e39).is_err());
     }
 
     #[test]
     fn momentum_by_hand() {
-        let sgd = Sgd::new(0.5).unwrap().momentum(0.5).unwrap().dampening(0.25).unwrap();
+        let sgd = Sgd::new(0.5).unwrap().with_momentum(0.5).unwrap().with_dampening(0.25).unwrap();
         let mut p = vec![1.0f64];
         let mut state = sgd.init(&p).unwrap();
         sgd.step(Step::new(&mut p, &[1.0], &mut state)).unwrap(); // b = 1, undampened

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     element::Element,
     error::{Error, Result},
-    tensor::TensorRef,
+    tensor::{TensorRef, qtensor::check_finite},
 };
 use std::fmt;
 
@@ -16,7 +16,9 @@ use std::fmt;
 #[non_exhaustive]
 #[must_use]
 pub struct SlimReport {
-    /// One entry a group, in the chain's order.
+    /// One entry a layer, in order, where layers were dropped or could have been.
+    pub layers: Vec<LayerReport>,
+    /// One entry a group of channels, in the chain's order, where channels were.
     pub groups: Vec<GroupReport>,
     /// Numbers in all layers before.
     pub params_before: usize,
@@ -26,6 +28,18 @@ pub struct SlimReport {
     pub macs_before: usize,
     /// Multiplications of a pass after.
     pub macs_after: usize,
+}
+
+/// What a slimming did to one layer.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct LayerReport {
+    /// The layer's name.
+    pub name: String,
+    /// Its [importance](Chain::layer_importance).
+    pub importance: f64,
+    /// Whether it went.
+    pub dropped: bool,
 }
 
 /// What a slimming did to one group of channels.
@@ -57,20 +71,45 @@ impl GroupReport {
 }
 
 impl SlimReport {
+    pub(super) fn new<T: Element>(
+        before: &Chain<T>,
+        after: &Chain<T>,
+        layers: Vec<LayerReport>,
+        groups: Vec<GroupReport>,
+    ) -> Self {
+        Self {
+            layers,
+            groups,
+            params_before: before.params(),
+            params_after: after.params(),
+            macs_before: before.macs(),
+            macs_after: after.macs(),
+        }
+    }
+
     /// Whether the slim model computes what the original did, but for rounding.
     #[must_use]
     pub fn is_exact(&self) -> bool {
-        self.groups.iter().all(|group| group.approximated() == 0)
+        let layers = self.layers.iter().all(|layer| !layer.dropped || layer.importance == 0.0);
+        layers && self.groups.iter().all(|group| group.approximated() == 0)
     }
 }
 
 impl fmt::Display for SlimReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<16} {:>7} {:>9} {:>7} {:>9} {:>7} {:>13}",
-            "group", "before", "requested", "after", "constant", "unread", "approximated"
-        )?;
+        for LayerReport { name, importance, dropped } in &self.layers {
+            let fate = if *dropped { "dropped" } else { "kept" };
+            writeln!(f, "layer {name:<16} importance {importance:<12.4} {fate}")?;
+        }
+        if !self.groups.is_empty() {
+            let [before, requested, after, constant, unread, approximated] =
+                ["before", "requested", "after", "constant", "unread", "approximated"];
+            writeln!(
+                f,
+                "{:<16} {before:>7} {requested:>9} {after:>7} {constant:>9} {unread:>7} {approximated:>13}",
+                "group"
+            )?;
+        }
         for group in &self.groups {
             let GroupReport { name, before, requested, after, constant, unread, frozen } = group;
             write!(
@@ -130,13 +169,7 @@ impl<T: Element> Chain<T> {
         }
         reports.push(GroupReport { constant: 0, unread: 0, ..group_report(incoming) });
         let slim = Self::from_layers(slim);
-        let report = SlimReport {
-            groups: reports,
-            params_before: self.params(),
-            params_after: slim.params(),
-            macs_before: self.macs(),
-            macs_after: slim.macs(),
-        };
+        let report = SlimReport::new(self, &slim, Vec::new(), reports);
         Ok((slim, report))
     }
 }
@@ -214,8 +247,8 @@ fn fold<T: Element>(layer: &Dense<T>, plan: &GroupPlan, constants: &Constants) -
         None if values.is_empty() => None,
         None => Some(rows().map(|row| T::from_f64(shift(row))).collect()),
     };
-    if let Some(i) = bias.iter().flatten().position(|b| !b.finite()) {
-        return Err(Error::non_finite("folded bias", i, f64::INFINITY).in_tensor(layer.name()));
+    if let Some(bias) = &bias {
+        check_finite("folded bias", bias).map_err(|error| error.in_tensor(layer.name()))?;
     }
     Ok(layer.with(plan.kept.len(), layer.outputs(), weight, bias))
 }

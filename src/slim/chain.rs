@@ -1,6 +1,7 @@
 //! Dense layers, one after another, described by the caller.
 
 use super::{
+    apply::{LayerReport, SlimReport},
     importance::Importance,
     topology::{Member, Role, Topology},
 };
@@ -280,25 +281,27 @@ impl<T: Element> Chain<T> {
         layers.map(|layer| layer.importance(before.replace(layer.activation))).collect()
     }
 
-    /// The chain without the layers whose [importance](Chain::layer_importance) is not above a threshold, and
-    /// their names. One layer always stays. At 0, only layers that do nothing go, and nothing changes.
+    /// The chain without the layers whose [importance](Chain::layer_importance) is not above a threshold. One layer always
+    /// stays. At 0, only layers that do nothing go, and nothing changes.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) for a NaN threshold.
-    pub fn drop_layers(&self, threshold: f64) -> Result<(Self, Vec<String>)> {
+    pub fn drop_layers(&self, threshold: f64) -> Result<(Self, SlimReport)> {
         if threshold.is_nan() {
             return Err(Error::argument("threshold", threshold, "a number"));
         }
-        let (mut stay, mut gone) = (Vec::new(), Vec::new());
+        let (mut stay, mut layers) = (Vec::new(), Vec::new());
         for (i, (layer, importance)) in self.layers.iter().zip(self.layer_importance()).enumerate() {
             let only_one = stay.is_empty() && i + 1 == self.layers.len();
-            if importance.is_finite() && importance <= threshold && !only_one {
-                gone.push(layer.name.clone());
-            } else {
+            let dropped = importance.is_finite() && importance <= threshold && !only_one;
+            layers.push(LayerReport { name: layer.name.clone(), importance, dropped });
+            if !dropped {
                 stay.push(layer.clone());
             }
         }
-        Ok((Self { layers: stay }, gone))
+        let slim = Self { layers: stay };
+        let report = SlimReport::new(self, &slim, layers, Vec::new());
+        Ok((slim, report))
     }
 
     pub(super) fn from_layers(layers: Vec<Dense<T>>) -> Self {
@@ -336,7 +339,12 @@ mod tests {
         let importance = chain.layer_importance();
         assert_eq!((importance[0], importance[1], importance[3]), (f64::INFINITY, 0.0, f64::INFINITY));
         assert!((importance[2] - 0.1 / 2f64.sqrt()).abs() < 1e-12);
-        let names = |(chain, gone): (Chain<f64>, Vec<String>)| (chain.layers().len(), gone.join(" "));
+        let names = |(slim, report): (Chain<f64>, SlimReport)| {
+            assert_eq!((report.params_before, report.params_after), (chain.params(), slim.params()));
+            let gone = report.layers.iter().filter(|layer| layer.dropped).map(|layer| layer.name.as_str());
+            (slim.layers().len(), gone.collect::<Vec<_>>().join(" "))
+        };
+        assert!(chain.drop_layers(0.0).unwrap().1.is_exact() && !chain.drop_layers(0.1).unwrap().1.is_exact());
         assert_eq!(names(chain.drop_layers(0.0).unwrap()), (3, "b".into()));
         assert_eq!(names(chain.drop_layers(0.1).unwrap()), (2, "b c".into()));
         assert_eq!(names(chain.drop_layers(f64::INFINITY).unwrap()), (2, "b c".into()));

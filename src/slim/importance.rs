@@ -4,6 +4,7 @@ use super::topology::{Role, Topology};
 use crate::{
     element::Element,
     error::{Error, Result},
+    kernel::scan::scale_to_one,
     tensor::{TensorRef, qtensor::check_finite},
 };
 
@@ -58,20 +59,19 @@ impl Importance {
     pub fn of<T: Element>(topology: &Topology, tensors: &[(&str, TensorRef<'_, T>)]) -> Result<Self> {
         let mut scores = Vec::new();
         for group in topology.groups() {
-            let (mut incoming, mut outgoing) = (None, None);
-            for member in &group.members {
-                let squares = match member.role {
-                    Role::Produces => &mut incoming,
-                    Role::Consumes => &mut outgoing,
-                    Role::Shifts => continue,
-                };
-                let squares = squares.get_or_insert_with(|| vec![0.0; group.size]);
-                let tensor = tensors.iter().find(|(name, _)| *name == member.tensor).map(|(_, tensor)| tensor);
-                let tensor = tensor.ok_or_else(|| Error::argument("tensor", &member.tensor, "among those given"))?;
-                add_squares(tensor, member.axis, squares).map_err(|error| error.in_tensor(&member.tensor))?;
-            }
-            let norm = |squares: &Option<Vec<f64>>, i: usize| squares.as_ref().map_or(1.0, |squares| squares[i].sqrt());
-            scores.push((0..group.size).map(|i| norm(&incoming, i) * norm(&outgoing, i)).collect());
+            let norms = |role| {
+                let members = group.members.iter().filter(|member| member.role == role);
+                let axes = members.map(|member| {
+                    let tensor = tensors.iter().find(|(name, _)| *name == member.tensor).map(|(_, tensor)| tensor);
+                    let tensor =
+                        tensor.ok_or_else(|| Error::argument("tensor", &member.tensor, "among those given"))?;
+                    check_axis(tensor, member.axis, group.size).map_err(|error| error.in_tensor(&member.tensor))?;
+                    Ok((tensor, member.axis))
+                });
+                Ok::<_, Error>(relative_norms(&axes.collect::<Result<Vec<_>>>()?, group.size))
+            };
+            let (incoming, outgoing) = (norms(Role::Produces)?, norms(Role::Consumes)?);
+            scores.push(incoming.iter().zip(outgoing).map(|(a, b)| a * b).collect());
         }
         Self::new(topology, scores)
     }
@@ -83,18 +83,29 @@ impl Importance {
     }
 }
 
-/// Adds to each of `sums` the squares of the elements at that index of `axis`.
-fn add_squares<T: Element>(tensor: &TensorRef<'_, T>, axis: usize, sums: &mut [f64]) -> Result<()> {
-    let shape = tensor.shape();
-    if shape.get(axis) != Some(&sums.len()) {
-        return Err(Error::shape("channel axis", &[sums.len()], shape));
+fn check_axis<T: Element>(tensor: &TensorRef<'_, T>, axis: usize, size: usize) -> Result<()> {
+    if tensor.shape().get(axis) != Some(&size) {
+        return Err(Error::shape("channel axis", &[size], tensor.shape()));
     }
-    check_finite("weights", tensor.as_slice())?;
-    let inner = shape[axis + 1..].iter().product::<usize>().max(1);
-    for (run, elements) in tensor.as_slice().chunks(inner).enumerate() {
-        sums[run % shape[axis]] += elements.iter().map(|x| x.to_f64() * x.to_f64()).sum::<f64>();
+    check_finite("weights", tensor.as_slice())
+}
+
+/// The L2 norm over all tensors of what lies at each index of their axis, up to a common factor; 1 without tensors.
+fn relative_norms<T: Element>(axes: &[(&TensorRef<'_, T>, usize)], size: usize) -> Vec<f64> {
+    if axes.is_empty() {
+        return vec![1.0; size];
     }
-    Ok(())
+    // Squares of extreme numbers would overflow or vanish.
+    let elements = axes.iter().flat_map(|(tensor, _)| tensor.as_slice());
+    let scale = scale_to_one(elements.fold(0.0, |largest, x| x.to_f64().abs().max(largest)));
+    let mut sums = vec![0.0; size];
+    for (tensor, axis) in axes.iter().filter(|(tensor, _)| !tensor.is_empty()) {
+        let inner = tensor.shape()[axis + 1..].iter().product::<usize>();
+        for (run, elements) in tensor.as_slice().chunks(inner).enumerate() {
+            sums[run % size] += elements.iter().map(|x| (x.to_f64() * scale).powi(2)).sum::<f64>();
+        }
+    }
+    sums.into_iter().map(f64::sqrt).collect()
 }
 
 #[cfg(test)]
@@ -118,6 +129,13 @@ mod tests {
         let tensors = [("w1", TensorRef::new(&w1, &[2, 2]).unwrap()), ("w2", TensorRef::new(&w2, &[2, 2]).unwrap())];
         assert_eq!(Importance::of(&topology(), &tensors).unwrap().scores(), [[0.5, 1.5]]);
         assert!(Importance::of(&topology(), &tensors[..1]).is_err());
+        for size in [1e-300, 1e300] {
+            let (w1, w2) = (w1.map(|x| f64::from(x) * size), w2.map(|x| f64::from(x) * size));
+            let tensors =
+                [("w1", TensorRef::new(&w1, &[2, 2]).unwrap()), ("w2", TensorRef::new(&w2, &[2, 2]).unwrap())];
+            let scores = Importance::of(&topology(), &tensors).unwrap().scores()[0].clone();
+            assert!((scores[0] - 0.5).abs() < 1e-12 && (scores[1] - 1.5).abs() < 1e-12, "{scores:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod importance;
 mod plan;
 mod topology;
 
-pub use apply::{GroupReport, SlimReport};
+pub use apply::{GroupReport, LayerReport, SlimReport};
 pub use chain::{Activation, Chain, Dense};
 pub use importance::Importance;
 pub use plan::{GroupPlan, Keep, Plan};

@@ -46,7 +46,7 @@ pub struct GroupPlan {
 /// let plan = Plan::new(&topology, &importance, &Keep::Ratio(0.5))?;
 /// assert_eq!(plan.groups()[0].kept, [1, 3]);
 /// let w1 = [0.0f32, 1.0, 2.0, 3.0];
-/// assert_eq!(plan.cut("w1", &w1)?, [1.0, 3.0]);
+/// assert_eq!(plan.cut("w1", &w1)?, [1.0, 3.0]); // and any tensor with the same channels, a gradient say
 /// # Ok::<(), lapidary::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -62,11 +62,7 @@ impl Plan {
     /// [`Argument`](crate::ErrorKind::Argument) for a NaN threshold, a ratio outside 0..=1 or a width above the
     /// group's; [`Shape`](crate::ErrorKind::Shape) when importances or widths are not as many as groups.
     pub fn new(topology: &Topology, importance: &Importance, keep: &Keep) -> Result<Self> {
-        let sizes: Vec<_> = topology.groups().iter().map(|group| group.size).collect();
-        let lengths: Vec<_> = importance.scores().iter().map(Vec::len).collect();
-        if sizes != lengths {
-            return Err(Error::shape("importance", &sizes, &lengths));
-        }
+        check_sizes(topology.groups().iter().map(|group| group.size), importance)?;
         let free = topology.groups().iter().filter(|group| group.frozen.is_none());
         let mut widths = match keep {
             Keep::Above(threshold) if threshold.is_nan() => {
@@ -108,10 +104,8 @@ impl Plan {
         if multiple == 0 {
             return Err(Error::argument("multiple", 0, "at least 1"));
         }
+        check_sizes(self.groups.iter().map(|plan| plan.group.size), importance)?;
         for (plan, scores) in self.groups.iter_mut().zip(importance.scores()) {
-            if scores.len() != plan.group.size {
-                return Err(Error::shape("importance", &[plan.group.size], &[scores.len()]));
-            }
             plan.kept = best(scores, plan.kept.len().next_multiple_of(multiple).min(plan.group.size));
         }
         Ok(self)
@@ -149,7 +143,8 @@ impl Plan {
     /// What stays of a tensor's elements, in logical order: a parameter, its gradient, its mask's values.
     ///
     /// # Errors
-    /// [`Shape`](crate::ErrorKind::Shape) when an axis of the tensor has not the size of its group.
+    /// [`Argument`](crate::ErrorKind::Argument) for a tensor that is in no group;
+    /// [`Shape`](crate::ErrorKind::Shape) when it lacks the axis of a group, or that has another size.
     pub fn cut<'a, T: Element>(&self, tensor: &str, values: impl Into<TensorRef<'a, T>>) -> Result<Vec<T>> {
         let values = values.into();
         Ok(gather(values.as_slice(), values.shape(), &self.axes(tensor, values.shape())?))
@@ -171,6 +166,14 @@ impl Plan {
 
     /// The indices kept along each axis of a tensor; `None` for an axis that no group has.
     fn axes(&self, tensor: &str, shape: &[usize]) -> Result<Vec<Option<&[usize]>>> {
+        let members = self.groups.iter().flat_map(|plan| &plan.group.members).filter(|m| m.tensor == tensor);
+        match members.map(|member| member.axis).max() {
+            None => return Err(Error::argument("tensor", format!("{tensor:?}"), "in a group of the plan")),
+            Some(axis) if axis >= shape.len() => {
+                return Err(Error::shape("channel axis", &[axis], shape).in_tensor(tensor));
+            }
+            Some(_) => {}
+        }
         let axis = |(axis, &n): (usize, &usize)| {
             let has = |plan: &&GroupPlan| plan.group.members.iter().any(|member| member.is_axis(tensor, axis));
             let Some(plan) = self.groups.iter().find(has) else { return Ok(None) };
@@ -181,6 +184,13 @@ impl Plan {
         };
         shape.iter().enumerate().map(axis).collect()
     }
+}
+
+/// An error unless there is a score for each channel of groups of these sizes.
+fn check_sizes(sizes: impl Iterator<Item = usize>, importance: &Importance) -> Result<()> {
+    let sizes: Vec<_> = sizes.collect();
+    let lengths: Vec<_> = importance.scores().iter().map(Vec::len).collect();
+    if sizes == lengths { Ok(()) } else { Err(Error::shape("importance", &sizes, &lengths)) }
 }
 
 /// The indices of the `count` highest scores, ascending; of equal scores the lower index.
@@ -194,6 +204,9 @@ fn best(scores: &[f64], count: usize) -> Vec<usize> {
 
 /// The elements at the kept indices of each axis.
 fn gather<T: Copy>(values: &[T], shape: &[usize], axes: &[Option<&[usize]>]) -> Vec<T> {
+    if values.is_empty() {
+        return Vec::new();
+    }
     let Some((&first, rest)) = shape.split_first() else { return values.to_vec() };
     let stride: usize = rest.iter().product();
     let slice = |i: usize| gather(&values[i * stride..(i + 1) * stride], rest, &axes[1..]);
@@ -248,6 +261,11 @@ mod tests {
         assert!(plan(Keep::Widths(vec![1, 1])).is_err());
         let plan = plan(Keep::Ratio(0.5)).unwrap();
         assert!(plan.cut("w", TensorRef::new(&[0f32; 6], &[2, 3]).unwrap()).is_err());
+        assert!(plan.cut("w", &[0f32; 8]).is_err() && plan.cut("typo", &[0f32; 8]).is_err());
+        let empty = TensorRef::<f32>::new(&[], &[0, 4, usize::MAX, 2]).unwrap();
+        assert!(plan.cut("w", empty).unwrap().is_empty());
+        let other = Importance::new(&Topology::new(), vec![]).unwrap();
+        assert!(plan.clone().round_to(2, &other).is_err());
         assert!(plan.clone().replace("hidden", vec![0.0; 3]).is_err() && plan.replace("other", vec![]).is_err());
     }
 
@@ -257,7 +275,7 @@ mod tests {
         let importance = Importance::new(&topology, vec![vec![2.0, 0.0, 1.0]]).unwrap();
         let plan = Plan::new(&topology, &importance, &Keep::Above(0.0)).unwrap();
         let (mut w, g) = ([0f32; 6], [1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        let adam = Adam::new(0.1).unwrap().betas(0.0, 0.0).unwrap();
+        let adam = Adam::new(0.1).unwrap().with_betas(0.0, 0.0).unwrap();
         let g = TensorRef::new(&g, &[2, 3]).unwrap();
         let mut state = adam.init(&g).unwrap();
         adam.step(Step::new(crate::TensorMut::new(&mut w, &[2, 3]).unwrap(), &g, &mut state)).unwrap();

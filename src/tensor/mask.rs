@@ -1,6 +1,6 @@
 //! Which elements of a tensor survive: one bit each.
 
-use super::view::{Dims, TensorMut, TensorRef, checked_volume};
+use super::view::{Dims, TensorMut, TensorRef, checked_volume, filled};
 use crate::{
     element::Element,
     error::{Error, Result},
@@ -32,10 +32,10 @@ impl Mask {
     /// A mask of the given shape that keeps everything.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when the shape has 2⁶⁴ elements or more.
+    /// [`Argument`](crate::ErrorKind::Argument) when memory does not hold a bit for each element.
     pub fn keep_all(shape: &[usize]) -> Result<Self> {
         let len = checked_volume(shape)?;
-        let mut words = vec![u64::MAX; len.div_ceil(WORD)];
+        let mut words = filled(len.div_ceil(WORD), u64::MAX)?;
         if let Some(last) = words.last_mut()
             && len % WORD != 0
         {
@@ -239,7 +239,7 @@ mod tests {
         assert!(mask.apply(TensorMut::new(&mut six, &[2, 3]).unwrap()).is_ok());
         assert!(mask.gather(&six).is_err() && mask.scatter(&[1.0], &mut six).is_err());
         assert!(mask.clone().and(&Mask::keep_all(&[6]).unwrap()).is_err());
-        assert!(Mask::keep_all(&[usize::MAX, 2]).is_err());
+        assert!(Mask::keep_all(&[usize::MAX, 2]).is_err() && Mask::keep_all(&[usize::MAX]).is_err());
         assert_eq!(Mask::keep_all(&[0]).unwrap().density(), 1.0);
     }
 }

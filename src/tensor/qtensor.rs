@@ -2,14 +2,14 @@
 
 use super::{
     values::Values,
-    view::{Dims, TensorMut, TensorRef, checked_volume},
+    view::{Dims, TensorMut, TensorRef, checked_volume, filled},
 };
 use crate::{
     element::{Element, Real},
     error::{Error, Result},
     kernel::{
         grid::{Levels, Numbers},
-        pack::{packed_len, unpack},
+        pack::{pack, packed_len, unpack},
         rows::{self, Groups, Layout},
         scan,
     },
@@ -111,47 +111,64 @@ impl QTensor {
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) for bits outside 1..=8, an axis the shape does not
-    /// have, a group size of 0; [`Shape`](crate::ErrorKind::Shape) when `packed` or the grid has another
-    /// length than these imply, or `min` and `max` have different types;
+    /// have, a group size of 0, minima and maxima of different types, a minimum above its maximum;
+    /// [`Shape`](crate::ErrorKind::Shape) when `packed` or the grid has another length than these imply;
     /// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinite level; [`Empty`](crate::ErrorKind::Empty)
     /// for a shape without elements.
     pub fn new(shape: &[usize], bits: u8, granularity: Granularity, grid: Grid, packed: Vec<u8>) -> Result<Self> {
         let sizes = Self::sizes(shape, bits, granularity)?;
-        let check = |what, levels: &Values, len: Option<usize>| {
-            if Some(levels.len()) != len {
-                return Err(Error::shape(what, &[len.unwrap_or(usize::MAX)], &[levels.len()]));
-            }
-            finite(what, levels)
-        };
-        match &grid {
-            Grid::MinMax { min, max } => {
-                check("minima", min, Some(sizes.groups))?;
-                check("maxima", max, Some(sizes.groups))?;
-                if min.dtype() != max.dtype() {
-                    return Err(Error::argument("maxima", format!("{:?}", max.dtype()), "of the minima's type"));
-                }
-                if let Some(i) = (0..min.len()).find(|&i| min.get(i) > max.get(i)) {
-                    return Err(Error::argument(
-                        "minimum",
-                        format!("above maximum in group {i}"),
-                        "at most the maximum",
-                    ));
-                }
-            }
-            Grid::Codebook { levels } => check("codebook", levels, sizes.groups.checked_mul(1 << bits))?,
-        }
+        check_grid(&grid, sizes.groups, bits)?;
         if packed.len() != sizes.bytes {
             return Err(Error::shape("packed codes", &[sizes.bytes], &[packed.len()]));
         }
         Ok(Self { dims: shape.into(), bits, granularity, grid, packed })
     }
 
+    /// A quantized tensor from codes, one a byte, in logical order.
+    ///
+    /// # Errors
+    /// As [`new`](QTensor::new), and as [`set_codes`](QTensor::set_codes).
+    pub fn from_codes(shape: &[usize], bits: u8, granularity: Granularity, grid: Grid, codes: &[u8]) -> Result<Self> {
+        let packed = filled(Self::sizes(shape, bits, granularity)?.bytes, 0)?;
+        let mut q = Self::new(shape, bits, granularity, grid, packed)?;
+        q.set_codes(codes)?;
+        Ok(q)
+    }
+
+    /// Replaces all codes. Does not allocate.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when there are not as many as elements,
+    /// [`Argument`](crate::ErrorKind::Argument) when one has more bits than the tensor's. The codes are then as they were.
+    pub fn set_codes(&mut self, codes: &[u8]) -> Result<()> {
+        if codes.len() != self.len() {
+            return Err(Error::shape("codes", &[self.len()], &[codes.len()]));
+        }
+        if let Some(code) = codes.iter().find(|&&code| u32::from(code) >> self.bits != 0) {
+            return Err(Error::argument("code", code, "less than 2^bits"));
+        }
+        let layout = self.layout();
+        let rows = self.packed.chunks_exact_mut(layout.row_bytes());
+        rows.zip(codes.chunks_exact(layout.cols)).for_each(|(bytes, codes)| pack(codes, layout.bits, bytes));
+        Ok(())
+    }
+
+    /// Replaces the levels.
+    ///
+    /// # Errors
+    /// As [`new`](QTensor::new) for a grid that does not fit. The levels are then as they were.
+    pub fn set_grid(&mut self, grid: Grid) -> Result<()> {
+        check_grid(&grid, Self::sizes(&self.dims, self.bits, self.granularity)?.groups, self.bits)?;
+        self.grid = grid;
+        Ok(())
+    }
+
     /// A min-max tensor with all codes and levels 0, to be filled.
     pub(crate) fn zeros<R: Real>(shape: &[usize], bits: u8, granularity: Granularity) -> Result<Self> {
         let sizes = Self::sizes(shape, bits, granularity)?;
-        let zeros = Values::filled::<R>(sizes.groups, 0.0);
+        let zeros = Values::filled::<R>(sizes.groups, 0.0)?;
         let grid = Grid::MinMax { min: zeros.clone(), max: zeros };
-        Ok(Self { dims: shape.into(), bits, granularity, grid, packed: vec![0; sizes.bytes] })
+        Ok(Self { dims: shape.into(), bits, granularity, grid, packed: filled(sizes.bytes, 0)? })
     }
 
     /// The length of each axis.
@@ -219,7 +236,7 @@ impl QTensor {
         self.byte_size() as f64 * 8.0 / self.len() as f64
     }
 
-    /// The decoded values, in logical order.
+    /// The decoded values, in logical order. A level beyond the range of a narrower `T` becomes infinite.
     #[must_use]
     pub fn dequantize<T: Element>(&self) -> Vec<T> {
         let mut values = vec![T::default(); self.len()];
@@ -247,9 +264,8 @@ impl QTensor {
         let original = original.into();
         self.check_shape(original.shape())?;
         let values = original.as_slice();
-        let (min, max) = range("tensor", values)?;
         // Squares of `f64` can overflow and vanish: take them of numbers about 1.
-        let scale = scale_to_one(min.to_f64().abs().max(max.to_f64().abs()));
+        let scale = scan::scale_to_one(scan::largest_magnitude(range("tensor", values)?));
         let distance = rows::compare(self.layout(), self.levels(), &self.packed, values, scale);
         let signal = scan::sum_of_squares(values, scale);
         Ok(QuantError {
@@ -336,6 +352,29 @@ fn groups(shape: &[usize], granularity: Granularity) -> Groups {
     }
 }
 
+/// Checks that a grid has the levels of so many groups, all finite and in order.
+fn check_grid(grid: &Grid, groups: usize, bits: u8) -> Result<()> {
+    let check = |what, levels: &Values, len: usize| {
+        if levels.len() == len { finite(what, levels) } else { Err(Error::shape(what, &[len], &[levels.len()])) }
+    };
+    match grid {
+        Grid::MinMax { min, max } => {
+            check("minima", min, groups)?;
+            check("maxima", max, groups)?;
+            if min.dtype() != max.dtype() {
+                return Err(Error::argument("maxima", format!("{:?}", max.dtype()), "of the minima's type"));
+            }
+            match (0..groups).find(|&i| min.get(i) > max.get(i)) {
+                Some(i) => {
+                    Err(Error::argument("minimum", format!("above the maximum in group {i}"), "at most the maximum"))
+                }
+                None => Ok(()),
+            }
+        }
+        Grid::Codebook { levels } => check("codebook", levels, groups.saturating_mul(1 << bits)),
+    }
+}
+
 fn finite(what: &'static str, levels: &Values) -> Result<()> {
     match levels.numbers() {
         Numbers::F32(numbers) => check_finite(what, numbers),
@@ -346,17 +385,6 @@ fn finite(what: &'static str, levels: &Values) -> Result<()> {
 /// The smallest and largest value, or an error that names the first that is NaN or infinite.
 pub(crate) fn range<T: Element>(what: &'static str, values: &[T]) -> Result<(T::Real, T::Real)> {
     scan::range(values).map_err(|index| Error::non_finite(what, index, values[index].to_f64()))
-}
-
-/// A power of two that brings a magnitude near 1; 1 where that is not needed to square it.
-fn scale_to_one(magnitude: f64) -> f64 {
-    const EXPONENT: u64 = 0x7ff << 52;
-    if (1e-100..1e100).contains(&magnitude) || magnitude == 0.0 {
-        return 1.0;
-    }
-    // The exponent negated; neither end is reached, so that the scale is a normal number.
-    let exponent = (magnitude.to_bits() & EXPONENT).clamp(1 << 52, 0x7fd << 52);
-    f64::from_bits((0x7fe << 52) - exponent)
 }
 
 /// An error that names the first element that is NaN or infinite.
@@ -402,8 +430,11 @@ mod tests {
     #[test]
     fn a_codebook_decodes_by_look_up() {
         let levels = Values::F32(vec![-1.0, 0.0, 0.25, 8.0]);
-        let q =
-            QTensor::new(&[5], 2, Granularity::Tensor, Grid::Codebook { levels }, vec![0b11_10_01_00, 0b10]).unwrap();
+        let grid = Grid::Codebook { levels };
+        let mut q = QTensor::from_codes(&[5], 2, Granularity::Tensor, grid, &[0, 1, 2, 3, 2]).unwrap();
+        assert_eq!(q.packed(), [0b11_10_01_00, 0b10]);
+        assert!(q.set_codes(&[0, 1, 2, 3, 4]).is_err() && q.set_codes(&[0; 4]).is_err());
+        assert!(q.set_grid(Grid::Codebook { levels: Values::F32(vec![0.0; 3]) }).is_err());
         assert_eq!(q.dequantize::<f64>(), [-1.0, 0.0, 0.25, 8.0, 0.25]);
         assert_eq!((q.byte_size(), q.bits_per_weight()), (18, 28.8));
         let error = q.error(&[-1.0f32, 0.0, 0.25, 8.0, 1.25]).unwrap();

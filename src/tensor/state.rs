@@ -31,6 +31,11 @@ impl Schema {
         Self::default()
     }
 
+    /// Names, shapes and initial values of the slots, in order.
+    pub fn slots(&self) -> impl Iterator<Item = (&str, &[usize], f64)> {
+        self.slots.iter().map(|slot| (&*slot.name, &slot.dims[..], slot.initial))
+    }
+
     /// Adds a slot of the given shape that starts filled with `initial`.
     #[must_use]
     pub fn slot(mut self, name: impl Into<Cow<'static, str>>, shape: &[usize], initial: f64) -> Self {
@@ -89,13 +94,13 @@ impl State {
     /// Fresh state for a parameter of `shape`, held in `R`.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when a shape has 2⁶⁴ elements or more.
+    /// [`Argument`](crate::ErrorKind::Argument) when memory does not hold a slot.
     pub fn new<R: Real>(shape: &[usize], schema: Schema) -> Result<Self> {
         let slots = schema
             .slots
             .into_iter()
             .map(|SlotSchema { name, dims, initial }| {
-                let values = Values::filled::<R>(checked_volume(&dims)?, initial);
+                let values = Values::filled::<R>(checked_volume(&dims)?, initial)?;
                 Ok(Slot { name, dims, initial, values })
             })
             .collect::<Result<_>>()?;

@@ -1,7 +1,9 @@
 //! A flat array of `f32` or `f64`, the type chosen at run time.
 
+use super::view::filled;
 use crate::{
     element::{DType, Real},
+    error::Result,
     kernel::grid::Numbers,
 };
 use std::any::Any;
@@ -18,11 +20,11 @@ pub enum Values {
 
 impl Values {
     /// `len` copies of `value`, narrowed to `R`.
-    pub(crate) fn filled<R: Real>(len: usize, value: f64) -> Self {
-        match R::DTYPE {
-            DType::F64 => Self::F64(vec![value; len]),
-            _ => Self::F32(vec![value as f32; len]),
-        }
+    pub(crate) fn filled<R: Real>(len: usize, value: f64) -> Result<Self> {
+        Ok(match R::DTYPE {
+            DType::F64 => Self::F64(filled(len, value)?),
+            _ => Self::F32(filled(len, value as f32)?),
+        })
     }
 
     /// The type of the numbers.
@@ -97,10 +99,10 @@ mod tests {
 
     #[test]
     fn gives_only_its_own_type() {
-        let mut values = Values::filled::<f64>(3, 0.1);
+        let mut values = Values::filled::<f64>(3, 0.1).unwrap();
         assert_eq!(values.as_slice::<f64>(), Some(&[0.1; 3][..]));
         assert!(values.as_mut_slice::<f32>().is_none());
         assert_eq!((values.get(2), values.get(3), values.byte_size()), (Some(0.1), None, 24));
-        assert_eq!(Values::filled::<f32>(1, 0.1).get(0), Some(f64::from(0.1f32)));
+        assert_eq!(Values::filled::<f32>(1, 0.1).unwrap().get(0), Some(f64::from(0.1f32)));
     }
 }

@@ -148,11 +148,17 @@ impl<'a, T: Element> TensorMut<'a, T> {
     /// The elements in logical order, to change.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [T] {
-        match &mut self.data {
-            Data::Borrowed(data) => data,
+        self.parts_mut().1
+    }
+
+    /// The shape, and the elements to change.
+    pub(crate) fn parts_mut(&mut self) -> (&[usize], &mut [T]) {
+        let data = match &mut self.data {
+            Data::Borrowed(data) => &mut **data,
             #[cfg(feature = "ndarray")]
             Data::Staged(staged) => &mut staged.copy,
-        }
+        };
+        (&self.dims, data)
     }
 
     /// The length of each axis.
@@ -191,6 +197,15 @@ pub(crate) fn volume(shape: &[usize]) -> Option<usize> {
 /// The number of elements of `shape`, or an error that says it is too large.
 pub(crate) fn checked_volume(shape: &[usize]) -> Result<usize> {
     volume(shape).ok_or_else(|| Error::argument("shape", format!("{shape:?}"), "of fewer than 2^64 elements"))
+}
+
+/// `len` copies of `value`, or an error where memory does not hold them.
+pub(crate) fn filled<T: Clone>(len: usize, value: T) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    let reserved = values.try_reserve_exact(len);
+    reserved.map_err(|_| Error::argument("shape", format!("one of {len} elements"), "one that memory holds"))?;
+    values.resize(len, value);
+    Ok(values)
 }
 
 fn check_len(len: usize, shape: &[usize]) -> Result<()> {
