@@ -1,4 +1,5 @@
-//! One criterion harness, a module a family. Each benchmark reports the bytes it has to move, beside `copy` of as many bytes.
+//! One criterion harness, a module a family. Each benchmark reports the bytes it has to move, and stands beside a plain copy
+//! of as many bytes.
 //!
 //! `cargo bench --bench lapidary`, or a part: `cargo bench --bench lapidary -- step/adam`.
 
@@ -22,21 +23,19 @@ fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|_| next() + next() - next() - next()).collect()
 }
 
-/// A plain copy that reads half of `bytes` and writes the other half: the yardstick.
-fn copy(c: &mut Criterion) {
-    let mut group = c.benchmark_group("copy");
-    for n in LENGTHS {
-        let (from, mut to) = (numbers(n), vec![0f32; n]);
-        group.throughput(Throughput::Bytes(8 * n as u64));
-        group.bench_function(BenchmarkId::from_parameter(n), |b| {
-            b.iter(|| to.copy_from_slice(black_box(&from)));
-        });
-    }
+/// Measures `work`, which moves `bytes`, as `{group}/{n}`, and beside it a plain copy that moves as many (half of them read,
+/// half written) as `{group}/copy/{n}`.
+fn measure(c: &mut Criterion, group: &str, n: usize, bytes: usize, mut work: impl FnMut()) {
+    let mut group = c.benchmark_group(group);
+    group.throughput(Throughput::Bytes(bytes as u64));
+    group.bench_function(BenchmarkId::from_parameter(n), |b| b.iter(&mut work));
+    let (from, mut to) = (vec![1u8; bytes / 2], vec![0u8; bytes / 2]);
+    group.bench_function(BenchmarkId::new("copy", n), |b| b.iter(|| to.copy_from_slice(black_box(&from))));
 }
 
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(2));
-    targets = copy, step::all, quantize::all, prune::all
+    targets = step::all, quantize::all, prune::all
 }
 criterion_main!(benches);

@@ -1,7 +1,7 @@
 //! Pruning: `prune/{threshold,magnitude,apply}/{n}`.
 
-use crate::{LENGTHS, numbers};
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use crate::{LENGTHS, measure, numbers};
+use criterion::Criterion;
 use lapidary::{
     Mask, Pruner, PrunerExt,
     prune::{Magnitude, Threshold},
@@ -15,22 +15,16 @@ pub(crate) fn all(c: &mut Criterion) {
         ("magnitude", Box::new(Magnitude::sparsity(0.9).unwrap()), 5),
     ];
     for (name, pruner, passes) in pruners {
-        let mut group = c.benchmark_group(format!("prune/{name}"));
         for n in LENGTHS {
             let values = numbers(n);
             let all = Mask::keep_all(&[n]).unwrap();
-            group.throughput(Throughput::Bytes((4 * n * passes) as u64));
-            group.bench_function(BenchmarkId::from_parameter(n), |b| {
-                let prune = |mut mask: Mask| pruner.refine((&values).into(), &mut mask).unwrap();
-                b.iter_batched(|| all.clone(), prune, BatchSize::LargeInput);
-            });
+            let prune = || pruner.refine((&values).into(), &mut all.clone()).unwrap();
+            measure(c, &format!("prune/{name}"), n, 4 * n * passes, prune);
         }
     }
-    let mut group = c.benchmark_group("prune/apply");
     for n in LENGTHS {
         let mut values = numbers(n);
         let mask = Magnitude::sparsity(0.5).unwrap().mask(&values).unwrap();
-        group.throughput(Throughput::Bytes((8 * n + n / 8) as u64));
-        group.bench_function(BenchmarkId::from_parameter(n), |b| b.iter(|| mask.apply(&mut values).unwrap()));
+        measure(c, "prune/apply", n, 8 * n + n / 8, || mask.apply(&mut values).unwrap());
     }
 }

@@ -1,7 +1,7 @@
 //! Optimizer steps: `step/{optimizer}/{n}`.
 
-use crate::{LENGTHS, numbers};
-use criterion::{BenchmarkId, Criterion, Throughput};
+use crate::{LENGTHS, measure, numbers};
+use criterion::Criterion;
 use lapidary::{
     Optimizer, OptimizerExt, Step,
     optim::{Adagrad, Adam, AdamW, Sgd},
@@ -16,16 +16,13 @@ pub(crate) fn all(c: &mut Criterion) {
         ("adamw", Box::new(AdamW::new(1e-3).unwrap())),
     ];
     for (name, optimizer) in optimizers {
-        let mut group = c.benchmark_group(format!("step/{name}"));
         for n in LENGTHS {
             let (mut param, grad) = (numbers(n), numbers(n));
             let mut state = optimizer.init(&param).unwrap();
             // The gradient is read; the parameter and each slot are read and written.
             let bytes = 4 * n * (1 + 2 * (1 + state.slots().len()));
-            group.throughput(Throughput::Bytes(bytes as u64));
-            group.bench_function(BenchmarkId::from_parameter(n), |b| {
-                b.iter(|| optimizer.step(Step::new(&mut param, &grad, &mut state)).unwrap());
-            });
+            let step = || optimizer.step(Step::new(&mut param, &grad, &mut state)).unwrap();
+            measure(c, &format!("step/{name}"), n, bytes, step);
         }
     }
 }

@@ -18,6 +18,16 @@ pub(crate) struct Width {
     pub(crate) hidden: [usize; 2],
 }
 
+/// What `--check` asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Test error of the baseline, in percent.
+    pub(crate) baseline: f64,
+    /// Points of test error the sparse and the slim network may cost.
+    pub(crate) sparse: f64,
+    pub(crate) slim: f64,
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Recipe {
     pub(crate) batch: usize,
@@ -36,6 +46,7 @@ pub(crate) struct Recipe {
     pub(crate) slim_rounds: usize,
     /// Points of validation error that a sparser or narrower network may cost.
     pub(crate) allowance: f64,
+    pub(crate) bounds: Bounds,
 }
 
 impl Recipe {
@@ -63,6 +74,7 @@ impl Recipe {
         ],
         slim_rounds: 4,
         allowance: 0.1,
+        bounds: Bounds { baseline: 1.9, sparse: 0.1, slim: 0.2 },
     };
 
     pub(crate) const DIGITS: Self = Self {
@@ -80,5 +92,7 @@ impl Recipe {
         widths: &[Width { inputs: None, hidden: [75, 45] }, Width { inputs: None, hidden: [50, 30] }],
         slim_rounds: 4,
         allowance: 0.1,
+        // A test row is 0.22 points.
+        bounds: Bounds { baseline: 5.0, sparse: 1.5, slim: 1.5 },
     };
 }

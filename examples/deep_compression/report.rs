@@ -1,5 +1,6 @@
 //! The table and the JSON.
 
+use crate::recipe::Bounds;
 use serde::Serialize;
 use std::{fmt, path::PathBuf};
 
@@ -56,6 +57,30 @@ impl Report {
             }
         });
         Self { dataset, seeds: runs.len(), stages: stages.collect() }
+    }
+}
+
+impl Report {
+    /// 12 times fewer parameters when pruned, 40 times fewer bytes when quantized, a fifth of the parameters when slimmed,
+    /// each at an error within the bounds.
+    pub(crate) fn check(&self, bounds: &Bounds) -> Result<(), String> {
+        let [baseline, pruned, quantized, slimmed] = &self.stages[..] else {
+            return Err("four stages expected".into());
+        };
+        let cost = |stage: &Stage| stage.test_error_percent - baseline.test_error_percent;
+        let checks = [
+            ("baseline", baseline.test_error_percent <= bounds.baseline),
+            ("pruned: size", 12 * pruned.params <= baseline.params),
+            ("pruned: error", cost(pruned) <= bounds.sparse),
+            ("quantized: size", 40 * quantized.bytes <= baseline.bytes),
+            ("quantized: error", cost(quantized) <= bounds.sparse),
+            ("slimmed: size", 5 * slimmed.params <= baseline.params),
+            ("slimmed: error", cost(slimmed) <= bounds.slim),
+        ];
+        match checks.iter().find(|(_, holds)| !holds) {
+            Some((what, _)) => Err(format!("out of bounds: {what}")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -45,8 +45,6 @@ impl Pruned {
 pub(crate) struct Outcome {
     pub(crate) tensors: Vec<Packed>,
     pub(crate) params: usize,
-    /// The input pixels it reads, where not all.
-    pub(crate) pixels: Option<Vec<usize>>,
     pub(crate) note: String,
 }
 
@@ -85,7 +83,7 @@ impl Workshop<'_> {
         self.teacher = Some(net.logits(self.data.train.x.view()));
         let error = self.validation_error(&net);
         let note = format!("validation error {error:.2} %");
-        Ok((error, Outcome { tensors: dense_tensors(&net)?, params: net.params(), pixels: None, note }))
+        Ok((error, Outcome { tensors: dense_tensors(&net)?, params: net.params(), note }))
     }
 
     /// Iterative magnitude pruning with retraining, rung by rung: the network of each.
@@ -139,7 +137,7 @@ impl Workshop<'_> {
             tensors.push(Packed::sparse(format!("fc{}.weight", i + 1), mask.clone(), kept)?);
             tensors.push(bias_tensor(i, layer, Stored::F32(layer.bias.to_vec()))?);
         }
-        Ok(Outcome { tensors, params: chosen.params(), pixels: None, note })
+        Ok(Outcome { tensors, params: chosen.params(), note })
     }
 
     /// Few-bit codes for the survivors, fine-tuned through the quantization: of the sparsest rung that bears it.
@@ -164,7 +162,7 @@ impl Workshop<'_> {
             tensors.push(bias_tensor(i, layer, Stored::Quantized(biases))?);
         }
         let note = format!("{note}; {bits} bits, groups of {group}, SQNR {} dB", sqnr.join(", "));
-        Ok(Outcome { tensors, params: rung.params(), pixels: None, note })
+        Ok(Outcome { tensors, params: rung.params(), note })
     }
 
     /// A smaller dense network: the smallest that bears it.
@@ -187,8 +185,7 @@ impl Workshop<'_> {
         }
         let widths: Vec<_> = net.widths().iter().map(usize::to_string).collect();
         let note = format!("{note}; {}", widths.join("-"));
-        let pixels = (pixels.len() < all).then_some(pixels);
-        Ok(Outcome { tensors, params: net.params(), pixels, note })
+        Ok(Outcome { tensors, params: net.params(), note })
     }
 
     /// Cuts in rounds, an epoch of training between them, then trains what is left.
@@ -259,18 +256,21 @@ fn cut(net: &Net, x: ArrayView2<'_, f32>, widths: Vec<usize>) -> Result<(Net, Ve
 fn smallest_within<C>(limit: f64, candidates: impl Iterator<Item = Result<(C, usize, f64)>>) -> Result<(C, String)> {
     let mut best: Option<(C, f64)> = None;
     let mut tried = Vec::new();
+    let mut within = false;
     for candidate in candidates {
         let (candidate, params, error) = candidate?;
         tried.push(format!("{params}: {error:.2}"));
         if best.as_ref().is_none_or(|(_, least)| error < *least) {
             best = Some((candidate, error));
         }
-        if error <= limit {
+        within = error <= limit;
+        if within {
             break;
         }
     }
     let (chosen, _) = best.ok_or_else(|| Error::empty("list of candidates"))?;
-    Ok((chosen, format!("parameters: validation error {} (limit {limit:.2})", tried.join(", "))))
+    let outcome = if within { "limit" } else { "none within the limit of" };
+    Ok((chosen, format!("parameters: validation error {} ({outcome} {limit:.2})", tried.join(", "))))
 }
 
 fn bias_tensor(i: usize, layer: &Layer, stored: Stored) -> Result<Packed> {
@@ -287,9 +287,10 @@ fn dense_tensors(net: &Net) -> Result<Vec<Packed>> {
     Ok(tensors)
 }
 
-/// The network of a packed file.
-pub(crate) fn restore(tensors: &[Packed]) -> Result<Net> {
+/// The network of a packed file, and the input pixels it reads, where not all.
+pub(crate) fn restore(tensors: &[Packed]) -> Result<(Net, Option<Vec<usize>>)> {
     let mut layers: Vec<Layer> = Vec::new();
+    let mut pixels = None;
     for tensor in tensors {
         let values = tensor.to_dense::<f32>()?;
         match (tensor.shape(), layers.last_mut()) {
@@ -298,10 +299,10 @@ pub(crate) fn restore(tensors: &[Packed]) -> Result<Net> {
                 layers.push(Layer { weight, bias: Array1::zeros(outputs) });
             }
             (_, Some(layer)) if tensor.name().ends_with(".bias") => layer.bias = Array1::from(values),
-            _ => {}
+            _ => pixels = tensor.mask().map(|mask| mask.indices().collect()),
         }
     }
-    Ok(Net { layers })
+    Ok((Net { layers }, pixels))
 }
 
 pub(crate) fn percent(part: usize, whole: usize) -> f64 {
