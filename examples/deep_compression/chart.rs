@@ -18,9 +18,10 @@ pub(crate) fn draw(report: &Report, path: &Path) -> Result<(), Box<dyn Error>> {
         .margin(12)
         .x_label_area_size(44)
         .y_label_area_size(56)
-        .build_cartesian_2d((smallest * 0.6..largest * 2.4).log_scale(), (low - room).max(0.0)..high + room)?;
+        .build_cartesian_2d((smallest * 0.7..largest * 8.0).log_scale(), (low - room).max(0.0)..high + room)?;
     chart
         .configure_mesh()
+        .light_line_style(TRANSPARENT)
         .x_desc("file, kB (log scale)")
         .y_desc("test error, %")
         .x_label_formatter(&|kb| format!("{kb:.0}"))

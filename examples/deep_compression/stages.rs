@@ -12,7 +12,7 @@ use lapidary::{
     format::packed::{Packed, Stored},
     prune::Magnitude,
     quant::MinMax,
-    slim::{Activation, Chain, Dense, Importance, Keep, Plan},
+    slim::{Activation, Chain, Dense, INPUTS, Importance, Keep, Plan},
 };
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::{SeedableRng, rngs::StdRng};
@@ -223,7 +223,7 @@ fn cut(net: &Net, x: ArrayView2<'_, f32>, widths: Vec<usize>) -> Result<(Net, Ve
         Dense::new(format!("fc{}", i + 1), &layer.weight, layer.bias.as_slice(), activation)
     });
     let chain = Chain::new(layers.collect::<Result<_>>()?)?;
-    let topology = chain.topology()?.unfreeze(Chain::<f32>::INPUTS)?;
+    let topology = chain.topology()?.unfreeze(INPUTS)?;
 
     let sample = x.slice(s![..x.nrows().min(SAMPLE), ..]);
     let activations = net.activations(sample);
@@ -247,7 +247,7 @@ fn cut(net: &Net, x: ArrayView2<'_, f32>, widths: Vec<usize>) -> Result<(Net, Ve
         let bias = layer.bias().map_or_else(|| Array1::zeros(layer.outputs()), |bias| Array1::from(bias.to_vec()));
         Layer { weight: weight.unwrap_or_default(), bias }
     });
-    let kept = plan.kept(Chain::<f32>::INPUTS).unwrap_or_default().to_vec();
+    let kept = plan.kept(INPUTS).unwrap_or_default().to_vec();
     Ok((Net { layers: layers.collect() }, kept))
 }
 

@@ -1,132 +1,15 @@
-//! A plan carried out on a chain of dense layers: cut tensors, folded constants, a report.
+//! A plan carried out on a chain of dense layers: cut tensors, folded constants.
 
 use super::{
-    chain::{Chain, Dense},
+    chain::{Chain, Dense, INPUTS},
     plan::{GroupPlan, Plan},
+    report::{GroupReport, SlimReport},
 };
 use crate::{
     element::Element,
     error::{Error, Result},
     tensor::{TensorRef, qtensor::check_finite},
 };
-use std::fmt;
-
-/// What a slimming did.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-#[must_use]
-pub struct SlimReport {
-    /// One entry a layer, in order, where layers were dropped or could have been.
-    pub layers: Vec<LayerReport>,
-    /// One entry a group of channels, in the chain's order, where channels were.
-    pub groups: Vec<GroupReport>,
-    /// Numbers in all layers before.
-    pub params_before: usize,
-    /// Numbers in all layers after.
-    pub params_after: usize,
-    /// Multiplications of a pass before.
-    pub macs_before: usize,
-    /// Multiplications of a pass after.
-    pub macs_after: usize,
-}
-
-/// What a slimming did to one layer.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct LayerReport {
-    /// The layer's name.
-    pub name: String,
-    /// Its [importance](Chain::layer_importance).
-    pub importance: f64,
-    /// Whether it went.
-    pub dropped: bool,
-}
-
-/// What a slimming did to one group of channels.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GroupReport {
-    /// The group's name.
-    pub name: String,
-    /// Channels before.
-    pub before: usize,
-    /// Channels the plan's rule asked for.
-    pub requested: usize,
-    /// Channels after: at least one stays, and a multiple may have been asked for.
-    pub after: usize,
-    /// Of those that went, how many were constant: folding them is exact.
-    pub constant: usize,
-    /// Of those that went, how many were read by nobody: their weights onward were 0. Exact too.
-    pub unread: usize,
-    /// Why none could go, where that is so.
-    pub frozen: Option<String>,
-}
-
-impl GroupReport {
-    /// Channels that went though they carried something: the model now computes something else.
-    #[must_use]
-    pub fn approximated(&self) -> usize {
-        self.before - self.after - self.constant - self.unread
-    }
-}
-
-impl SlimReport {
-    pub(super) fn new<T: Element>(
-        before: &Chain<T>,
-        after: &Chain<T>,
-        layers: Vec<LayerReport>,
-        groups: Vec<GroupReport>,
-    ) -> Self {
-        Self {
-            layers,
-            groups,
-            params_before: before.params(),
-            params_after: after.params(),
-            macs_before: before.macs(),
-            macs_after: after.macs(),
-        }
-    }
-
-    /// Whether the slim model computes what the original did, but for rounding.
-    #[must_use]
-    pub fn is_exact(&self) -> bool {
-        let layers = self.layers.iter().all(|layer| !layer.dropped || layer.importance == 0.0);
-        layers && self.groups.iter().all(|group| group.approximated() == 0)
-    }
-}
-
-impl fmt::Display for SlimReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for LayerReport { name, importance, dropped } in &self.layers {
-            let fate = if *dropped { "dropped" } else { "kept" };
-            writeln!(f, "layer {name:<16} importance {importance:<12.4} {fate}")?;
-        }
-        if !self.groups.is_empty() {
-            let [before, requested, after, constant, unread, approximated] =
-                ["before", "requested", "after", "constant", "unread", "approximated"];
-            writeln!(
-                f,
-                "{:<16} {before:>7} {requested:>9} {after:>7} {constant:>9} {unread:>7} {approximated:>13}",
-                "group"
-            )?;
-        }
-        for group in &self.groups {
-            let GroupReport { name, before, requested, after, constant, unread, frozen } = group;
-            write!(
-                f,
-                "{name:<16} {before:>7} {requested:>9} {after:>7} {constant:>9} {unread:>7} {:>13}",
-                group.approximated()
-            )?;
-            match frozen {
-                Some(reason) => writeln!(f, "  frozen: {reason}")?,
-                None => writeln!(f)?,
-            }
-        }
-        let percent = 100.0 * (1.0 - self.params_after as f64 / self.params_before as f64);
-        writeln!(f, "parameters {} -> {} (-{percent:.1} %)", self.params_before, self.params_after)?;
-        write!(f, "multiplications {} -> {}", self.macs_before, self.macs_after)
-    }
-}
 
 impl<T: Element> Chain<T> {
     /// Carries out a plan of this chain's [`topology`](Chain::topology): a smaller chain, and what was done.
@@ -143,10 +26,10 @@ impl<T: Element> Chain<T> {
     pub fn slim(&self, plan: &Plan) -> Result<(Self, SlimReport)> {
         let layers = self.layers();
         let mut groups = plan.groups().iter();
-        let inputs = groups.next().filter(|plan| plan.group.name == Self::INPUTS);
-        let mut incoming = inputs.ok_or_else(|| foreign(Self::INPUTS))?;
+        let inputs = groups.next().filter(|plan| plan.group.name == INPUTS);
+        let mut incoming = inputs.ok_or_else(|| foreign(INPUTS))?;
         if incoming.group.size != layers[0].inputs() {
-            return Err(foreign(Self::INPUTS));
+            return Err(foreign(INPUTS));
         }
         let mut constants = Constants::none(incoming);
         let (mut slim, mut reports) = (Vec::new(), Vec::new());
@@ -163,6 +46,9 @@ impl<T: Element> Chain<T> {
             let bias = folded.bias().map(|bias| outgoing.kept.iter().map(|&i| bias[i]).collect());
             slim.push(layer.with(folded.inputs(), outgoing.kept.len(), weight, bias));
             incoming = outgoing;
+        }
+        if let Some(more) = groups.next() {
+            return Err(foreign(&more.group.name));
         }
         if incoming.kept.len() != incoming.group.size {
             return Err(Error::argument("plan", "one that drops outputs of the model", "one that keeps them"));
@@ -310,15 +196,15 @@ mod tests {
         #[test]
         fn replaced_channels_act_as_their_constants((chain, x) in chains(), constant in -1.0..1.0f64, keep in 0.0..1.0f64) {
             // Input channels that go must act as if they had been fed the constant.
-            let topology = chain.topology().unwrap().unfreeze(Chain::<f64>::INPUTS).unwrap();
+            let topology = chain.topology().unwrap().unfreeze(INPUTS).unwrap();
             let scores = topology.groups().iter().map(|g| (0..g.size).map(|i| (i * 7 % 5 + 1) as f64).collect()).collect();
             let importance = Importance::new(&topology, scores).unwrap();
             let mut widths: Vec<_> = topology.groups()[..topology.groups().len() - 1].iter().map(|g| g.size).collect();
             widths[0] = (keep * widths[0] as f64) as usize;
             let plan = Plan::new(&topology, &importance, &Keep::Widths(widths)).unwrap();
-            let plan = plan.replace(Chain::<f64>::INPUTS, vec![constant; x.len()]).unwrap();
+            let plan = plan.replace(INPUTS, vec![constant; x.len()]).unwrap();
             let (slim, report) = chain.slim(&plan).unwrap();
-            let kept = plan.kept(Chain::<f64>::INPUTS).unwrap();
+            let kept = plan.kept(INPUTS).unwrap();
             let fed: Vec<f64> = (0..x.len()).map(|i| if kept.contains(&i) { x[i] } else { constant }).collect();
             let x: Vec<f64> = kept.iter().map(|&i| x[i]).collect();
             for (a, b) in forward(&chain, &fed).into_iter().zip(forward(&slim, &x)) {
@@ -338,6 +224,8 @@ mod tests {
             Plan::new(&chain.topology().unwrap(), &chain.importance().unwrap(), &Keep::Ratio(1.0)).unwrap()
         };
         assert!(chain.slim(&plan(&other)).is_err() && other.slim(&plan(&chain)).is_err());
+        let first = Chain::new(vec![dense("a", 1.0, 0.0)]).unwrap();
+        assert!(first.slim(&plan(&chain)).is_err());
         let topology = chain.topology().unwrap().unfreeze("b").unwrap();
         let importance = Importance::new(&topology, vec![vec![1.0], vec![1.0], vec![1.0]]).unwrap();
         let all = Plan::new(&topology, &importance, &Keep::Ratio(1.0)).unwrap();

@@ -1,8 +1,8 @@
 //! Dense layers, one after another, described by the caller.
 
 use super::{
-    apply::{LayerReport, SlimReport},
     importance::Importance,
+    report::{LayerReport, SlimReport},
     topology::{Member, Role, Topology},
 };
 use crate::{
@@ -10,6 +10,9 @@ use crate::{
     error::{Error, Result},
     tensor::{TensorRef, qtensor::check_finite, view::volume},
 };
+
+/// The name of the group of a chain's inputs.
+pub const INPUTS: &str = "inputs";
 
 /// What a layer does with its sums, element by element.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -190,9 +193,6 @@ pub struct Chain<T> {
 }
 
 impl<T: Element> Chain<T> {
-    /// The name of the group of the first layer's inputs.
-    pub const INPUTS: &'static str = "inputs";
-
     /// A chain of layers, in order.
     ///
     /// # Errors
@@ -203,7 +203,7 @@ impl<T: Element> Chain<T> {
             return Err(Error::empty("chain of layers"));
         }
         for (i, layer) in layers.iter().enumerate() {
-            if layer.name == Self::INPUTS || layers[..i].iter().any(|other| other.name == layer.name) {
+            if layer.name == INPUTS || layers[..i].iter().any(|other| other.name == layer.name) {
                 return Err(Error::argument("layer name", format!("{:?}", layer.name), "unique"));
             }
         }
@@ -235,7 +235,7 @@ impl<T: Element> Chain<T> {
         self.layers.iter().map(|layer| layer.weight.len()).sum()
     }
 
-    /// The groups of channels: the inputs ([`INPUTS`](Chain::INPUTS), frozen), then the outputs of each layer by its
+    /// The groups of channels: the inputs ([`INPUTS`], frozen), then the outputs of each layer by its
     /// name, the last frozen.
     ///
     /// # Errors
@@ -244,7 +244,7 @@ impl<T: Element> Chain<T> {
         let weight = |layer: &Dense<T>| format!("{}.weight", layer.name);
         let first = &self.layers[0];
         let mut topology =
-            Topology::new().group(Self::INPUTS, first.inputs, vec![Member::new(weight(first), 1, Role::Consumes)])?;
+            Topology::new().group(INPUTS, first.inputs, vec![Member::new(weight(first), 1, Role::Consumes)])?;
         for (i, layer) in self.layers.iter().enumerate() {
             let mut members = vec![Member::new(weight(layer), 0, Role::Produces)];
             if layer.bias.is_some() {
@@ -256,7 +256,7 @@ impl<T: Element> Chain<T> {
             topology = topology.group(&layer.name, layer.outputs, members)?;
         }
         let last = &self.layers[self.layers.len() - 1];
-        topology.freeze(Self::INPUTS, "inputs of the model")?.freeze(&last.name, "outputs of the model")
+        topology.freeze(INPUTS, "inputs of the model")?.freeze(&last.name, "outputs of the model")
     }
 
     /// The importance of each unit by its incoming and outgoing weights: [`Importance::of`] this chain.

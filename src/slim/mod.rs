@@ -9,10 +9,11 @@ mod apply;
 mod chain;
 mod importance;
 mod plan;
+mod report;
 mod topology;
 
-pub use apply::{GroupReport, LayerReport, SlimReport};
-pub use chain::{Activation, Chain, Dense};
+pub use chain::{Activation, Chain, Dense, INPUTS};
 pub use importance::Importance;
 pub use plan::{GroupPlan, Keep, Plan};
+pub use report::{GroupReport, LayerReport, SlimReport};
 pub use topology::{Group, Member, Role, Topology};
