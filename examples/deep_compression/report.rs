@@ -93,7 +93,7 @@ impl fmt::Display for Report {
             let fewer = 100.0 * (1.0 - stage.params as f64 / stage.params_total as f64);
             writeln!(
                 f,
-                "| {} | {} of {} | {fewer:.1} % | {} | {:.1}x | {before:.2} % | {:.2} % | {:.0} s |",
+                "| {} | {} of {} | {fewer:.1} % | {} | {:.1}x | {before:.2} % | {:.2} % | {:.1} s |",
                 stage.name,
                 stage.params,
                 stage.params_total,
