@@ -48,8 +48,8 @@ enum Repr {
     State { reason: String },
     #[error("malformed data at byte {offset}: {reason}")]
     Format { offset: usize, reason: String },
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
+    #[error("{path}: {source}")]
+    Io { path: String, source: std::io::Error },
 }
 
 impl Error {
@@ -83,7 +83,12 @@ impl Error {
         Repr::Format { offset, reason: reason.into() }.into()
     }
 
-    /// The same error, naming the tensor it happened in. The innermost name stays.
+    /// Reading or writing `path` failed.
+    pub fn io(path: &std::path::Path, source: std::io::Error) -> Self {
+        Repr::Io { path: path.display().to_string(), source }.into()
+    }
+
+    /// The same error, naming the tensor (or layer, or group of channels) it happened in. The innermost name stays.
     #[must_use]
     pub fn in_tensor(mut self, name: &str) -> Self {
         self.tensor.get_or_insert_with(|| name.into());
@@ -100,11 +105,11 @@ impl Error {
             Repr::Empty { .. } => ErrorKind::Empty,
             Repr::State { .. } => ErrorKind::State,
             Repr::Format { .. } => ErrorKind::Format,
-            Repr::Io(_) => ErrorKind::Io,
+            Repr::Io { .. } => ErrorKind::Io,
         }
     }
 
-    /// The name of the tensor it happened in, where one is known.
+    /// The name of the tensor, layer or group it happened in, where one is known.
     #[must_use]
     pub fn tensor(&self) -> Option<&str> {
         self.tensor.as_deref()
@@ -128,16 +133,10 @@ impl From<Repr> for Error {
     }
 }
 
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Self {
-        Repr::from(error).into()
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(name) = &self.tensor {
-            write!(f, "tensor {name:?}: ")?;
+            write!(f, "{name:?}: ")?;
         }
         self.repr.fmt(f)
     }
@@ -152,7 +151,7 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.repr {
-            Repr::Io(error) => Some(error),
+            Repr::Io { source, .. } => Some(source),
             _ => None,
         }
     }
@@ -165,7 +164,7 @@ mod tests {
     #[test]
     fn says_which_tensor_where_and_why() {
         let error = Error::non_finite("gradient", 7, f64::NAN).in_tensor("fc1.weight").in_tensor("outer");
-        assert_eq!(error.to_string(), "tensor \"fc1.weight\": gradient holds NaN at index 7");
+        assert_eq!(error.to_string(), "\"fc1.weight\": gradient holds NaN at index 7");
         assert_eq!((error.kind(), error.index(), error.tensor()), (ErrorKind::NonFinite, Some(7), Some("fc1.weight")));
         assert_eq!(Error::argument("eps", -1.0, "at least 0").to_string(), "eps is -1, must be at least 0");
     }

@@ -11,7 +11,7 @@
 //! Tensors are borrowed: slices, `Vec`s, and with the feature `ndarray` arrays and views of any
 //! dimension and memory order. Elements are `f32`, `f64`, [`f16`](struct@half::f16) or [`bf16`](half::bf16). The caller
 //! owns parameters, gradients, state and buffers; a step, `quantize_into`, `dequantize_into` and
-//! `Mask::apply` do not allocate.
+//! `Mask::apply` do not allocate (a view that is not in logical order is copied).
 //!
 //! # Optimize
 //!

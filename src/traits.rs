@@ -16,7 +16,7 @@ pub trait LearningRate {
     /// Changes the learning rate from the next step on.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is negative, NaN or infinite; the old one stays.
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38; the old one stays.
     fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()>;
 }
 
@@ -37,6 +37,26 @@ pub trait Optimizer<T: Element>: LearningRate + Debug + Send + Sync {
     /// [`State`](crate::ErrorKind::State) when the state is another optimizer's;
     /// [`NonFinite`](crate::ErrorKind::NonFinite) when [`Step::check_finite`] was asked and finds one.
     fn step(&self, step: Step<'_, T>) -> Result<()>;
+}
+
+impl<O: LearningRate + ?Sized> LearningRate for Box<O> {
+    fn learning_rate(&self) -> f64 {
+        (**self).learning_rate()
+    }
+
+    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
+        (**self).set_learning_rate(learning_rate)
+    }
+}
+
+impl<T: Element, O: Optimizer<T> + ?Sized> Optimizer<T> for Box<O> {
+    fn schema(&self, shape: &[usize]) -> Schema {
+        (**self).schema(shape)
+    }
+
+    fn step(&self, step: Step<'_, T>) -> Result<()> {
+        (**self).step(step)
+    }
 }
 
 /// What can be asked of every [`Optimizer`].
@@ -102,9 +122,11 @@ impl<'a, T: Element> Step<'a, T> {
         slots: [&str; N],
         rule: impl FnOnce(u64) -> Q,
     ) -> Result<()> {
-        let len = self.param.len();
-        if self.state.slots().iter().any(|slot| slot.values().len() != len) {
-            return Err(Error::state("a slot has not the parameter's shape"));
+        let shape = self.param.shape();
+        let other = self.state.slots().iter().find(|slot| slot.shape() != self.state.shape());
+        if let (Some(slot), true) = (other, self.state.shape() == shape) {
+            let reason = format!("slot {:?} has shape {:?}, expected {shape:?}", slot.name(), slot.shape());
+            return Err(Error::state(reason));
         }
         let OpenStep { count, param, grad, slots, initial, mask, .. } = self.open(slots)?;
         rule::step(&rule(count), param, grad, slots, mask.map(|mask| (mask.bits(), initial)));

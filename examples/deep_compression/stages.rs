@@ -237,7 +237,7 @@ fn cut(net: &Net, x: ArrayView2<'_, f32>, widths: Vec<usize>) -> Result<(Net, Ve
         None => spread.to_vec(),
     });
     let importance = Importance::new(&topology, scores.collect())?;
-    let mut plan = Plan::new(&topology, &importance, &Keep::Widths(widths))?;
+    let mut plan = Plan::new(&topology, &importance, Keep::Widths(widths))?;
     for (group, (_, mean)) in topology.groups().iter().zip(statistics) {
         plan = plan.replace(&group.name, mean.to_vec())?;
     }

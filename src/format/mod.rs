@@ -3,7 +3,7 @@
 mod gaps;
 pub mod packed;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::{
     fs,
     io::Write,
@@ -24,7 +24,7 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         // The first error is what counts.
         let _ = fs::remove_file(&temporary);
     }
-    Ok(written?)
+    written.map_err(|error| Error::io(path, error))
 }
 
 #[cfg(test)]

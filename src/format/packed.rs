@@ -10,6 +10,7 @@
 //!                  4: quantized, followed by bits, granularity (0 | 1, axis | 2, group size),
 //!                     grid (0 min-max: minima, then maxima | 1 codebook: levels), packed codes;
 //!                     each list of a grid: type (0 f32, 1 f64), numbers
+//! last      CRC-32 of all before it, 4 bytes, little-endian
 //! ```
 //!
 //! Counts and sizes are LEB128; names are UTF-8 behind their length. Kept elements are stored as a tensor of one axis.
@@ -165,7 +166,8 @@ impl Packed {
 /// The file of these tensors, as bytes.
 ///
 /// # Errors
-/// [`Argument`](crate::ErrorKind::Argument) when sparse tensors have more elements than [`decode`] accepts.
+/// [`Argument`](crate::ErrorKind::Argument) when two tensors have one name, or sparse ones more elements than [`decode`]
+/// accepts.
 ///
 /// ```
 /// use lapidary::{PrunerExt, QuantizerExt, format::packed::{self, Packed, Stored}, prune::Threshold, quant::MinMax};
@@ -180,7 +182,10 @@ impl Packed {
 pub fn encode(tensors: &[Packed]) -> Result<Vec<u8>> {
     let mut out = MAGIC.to_vec();
     put_count(&mut out, tensors.len());
-    for tensor in tensors {
+    for (i, tensor) in tensors.iter().enumerate() {
+        if tensors[..i].iter().any(|other| other.name == tensor.name) {
+            return Err(Error::argument("name", format!("{:?} twice", tensor.name), "unique"));
+        }
         put_bytes(&mut out, tensor.name.as_bytes());
         put_count(&mut out, tensor.shape.len());
         tensor.shape.iter().for_each(|&n| put_count(&mut out, n));
@@ -201,6 +206,8 @@ pub fn encode(tensors: &[Packed]) -> Result<Vec<u8>> {
         let found = format!("{sparse} in {} bytes", out.len());
         return Err(Error::argument("number of elements of sparse tensors", found, "one that a reader accepts"));
     }
+    let sum = crc32fast::hash(&out);
+    out.extend(sum.to_le_bytes());
     Ok(out)
 }
 
@@ -273,14 +280,26 @@ fn max_sparse(bytes: usize) -> usize {
 /// The tensors of a packed file.
 ///
 /// # Errors
-/// [`Format`](crate::ErrorKind::Format) with the offset for bytes that are not such a file, end early, go on after
-/// the last tensor, or claim sparse tensors of more elements than 2²⁸ and than 256 a byte of the file; the kinds of
-/// [`QTensor::new`] for a quantized tensor whose parts do not fit.
+/// [`Format`](crate::ErrorKind::Format) with the offset for bytes that are not such a file, were damaged (their CRC-32 is
+/// another), end early, go on after the last tensor, have quantized tensors whose parts do not fit, or claim sparse tensors
+/// of more elements than 2²⁸ and than 256 a byte of the file.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Packed>> {
-    let mut reader = Reader { bytes, at: 0, sparse: 0 };
-    if reader.take(MAGIC.len()).ok() != Some(MAGIC) {
+    if !bytes.starts_with(MAGIC) {
         return Err(Error::format(0, "not a packed model of version 1"));
     }
+    let (bytes, sum) = bytes
+        .split_last_chunk()
+        .filter(|(bytes, _)| bytes.len() >= MAGIC.len())
+        .ok_or_else(|| Error::format(bytes.len(), "more bytes needed"))?;
+    if crc32fast::hash(bytes) != u32::from_le_bytes(*sum) {
+        return Err(Error::format(bytes.len(), "damaged: the checksum is another"));
+    }
+    parse(bytes)
+}
+
+/// The tensors of a file whose magic and checksum are right.
+fn parse(bytes: &[u8]) -> Result<Vec<Packed>> {
+    let mut reader = Reader { bytes, at: MAGIC.len(), sparse: 0 };
     let count = reader.count()?;
     let mut tensors = Vec::new();
     for _ in 0..count {
@@ -396,7 +415,7 @@ impl<'a> Reader<'a> {
             2 => Granularity::Group { size: self.count()? },
             other => return Err(self.error(format!("unknown granularity {other}"))),
         };
-        let sizes = QTensor::sizes(shape, bits, granularity)?;
+        let sizes = QTensor::sizes(shape, bits, granularity).map_err(|error| self.error(error.to_string()))?;
         let grid = match self.byte()? {
             0 => Grid::MinMax { min: self.values(sizes.groups)?, max: self.values(sizes.groups)? },
             1 => {
@@ -406,7 +425,7 @@ impl<'a> Reader<'a> {
             other => return Err(self.error(format!("unknown grid {other}"))),
         };
         let packed = self.take(sizes.bytes)?;
-        QTensor::new(shape, bits, granularity, grid, packed.to_vec())
+        QTensor::new(shape, bits, granularity, grid, packed.to_vec()).map_err(|error| self.error(error.to_string()))
     }
 
     fn values(&mut self, len: usize) -> Result<Values> {
@@ -436,7 +455,8 @@ pub fn save(path: impl AsRef<Path>, tensors: &[Packed]) -> Result<()> {
 /// # Errors
 /// [`Io`](crate::ErrorKind::Io) when it cannot be read, and as [`decode`].
 pub fn load(path: impl AsRef<Path>) -> Result<Vec<Packed>> {
-    decode(&std::fs::read(path)?)
+    let path = path.as_ref();
+    decode(&std::fs::read(path).map_err(|error| Error::io(path, error))?)
 }
 
 #[cfg(test)]
@@ -497,7 +517,21 @@ mod tests {
             assert!(decode(&bytes[..end]).is_err(), "{end}");
         }
         let error = decode(&[&bytes[..], &[0]].concat()).unwrap_err();
-        assert_eq!((error.kind(), error.index()), (ErrorKind::Format, Some(bytes.len())));
+        assert_eq!(error.kind(), ErrorKind::Format);
+        let error = parse(&[&bytes[..bytes.len() - 4], &[0]].concat()).unwrap_err();
+        assert_eq!((error.kind(), error.index()), (ErrorKind::Format, Some(bytes.len() - 4)));
+    }
+
+    #[test]
+    fn any_damaged_byte_is_noticed() {
+        let bytes = encode(&sample()).unwrap();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            assert_eq!(decode(&damaged).unwrap_err().kind(), ErrorKind::Format, "{at}");
+        }
+        let twice = || Packed::dense("a", &[1], Stored::F32(vec![1.0])).unwrap();
+        assert_eq!(encode(&[twice(), twice()]).unwrap_err().kind(), ErrorKind::Argument);
     }
 
     #[test]
@@ -511,7 +545,7 @@ mod tests {
             out
         };
         for shape in [&[usize::MAX, usize::MAX][..], &[1 << 40], &[1 << 28, 2]] {
-            assert!(decode(&[header(shape), vec![1, 0, 0, 0, 0]].concat()).is_err());
+            assert!(parse(&[header(shape), vec![1, 0, 0, 0, 0]].concat()).is_err());
         }
         let bit = Mask::from_fn(&[1 << 28], |i| i == 7).unwrap();
         let tensor = |name| Packed::sparse(name, bit.clone(), Stored::F32(vec![1.0])).unwrap();
@@ -519,13 +553,13 @@ mod tests {
         assert_eq!(encode(&[tensor("a"), tensor("b")]).unwrap_err().kind(), ErrorKind::Argument);
         let mut many = MAGIC.to_vec();
         put_count(&mut many, usize::MAX);
-        assert!(decode(&many).is_err());
+        assert!(parse(&many).is_err());
         let mut rank = MAGIC.to_vec();
         rank.extend([1, 0]);
         put_count(&mut rank, usize::MAX);
-        assert!(decode(&rank).is_err());
+        assert!(parse(&rank).is_err());
         let long_count = [MAGIC, &[0xff; 10]].concat();
-        assert!(decode(&long_count).is_err());
+        assert!(parse(&long_count).is_err());
         assert!(Packed::dense("x", &[2], Stored::F32(vec![1.0])).is_err());
         assert!(Packed::sparse("x", Mask::keep_all(&[2]).unwrap(), Stored::F32(vec![1.0])).is_err());
     }
@@ -534,16 +568,18 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn damaged_bytes_are_an_error_or_a_model(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
+            // Past the checksum, as a hostile writer would be.
             let mut bytes = encode(&sample()).unwrap();
-            let at = at.index(bytes.len());
+            bytes.truncate(bytes.len() - 4);
+            let at = at.index(bytes.len() - MAGIC.len()) + MAGIC.len();
             bytes[at] = byte;
-            if let Ok(tensors) = decode(&bytes) {
+            if let Ok(tensors) = parse(&bytes) {
                 for tensor in tensors {
                     tensor.to_dense::<f32>().unwrap();
                 }
             }
             let end = cut.index(bytes.len());
-            prop_assert!(decode(&bytes[..end]).is_err() || end == bytes.len());
+            prop_assert!(end < MAGIC.len() || parse(&bytes[..end]).is_err() || end == bytes.len());
         }
     }
 }

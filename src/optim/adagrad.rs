@@ -53,7 +53,7 @@ impl Adagrad {
     /// Adagrad at a rate, everything else at its default.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when the rate is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when the rate is not in 0 ..= 3.4e38.
     pub fn new(learning_rate: f64) -> Result<Self> {
         Ok(Self {
             learning_rate: non_negative("learning_rate", learning_rate)?,
@@ -68,7 +68,7 @@ impl Adagrad {
     /// Sets how the rate falls with the steps taken.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
     pub fn with_learning_rate_decay(self, decay: f64) -> Result<Self> {
         Ok(Self { learning_rate_decay: non_negative("learning_rate_decay", decay)?, ..self })
     }
@@ -76,7 +76,7 @@ impl Adagrad {
     /// Sets the L2 penalty.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
     pub fn with_weight_decay(self, weight_decay: f64) -> Result<Self> {
         Ok(Self { weight_decay: non_negative("weight_decay", weight_decay)?, ..self })
     }
@@ -84,7 +84,7 @@ impl Adagrad {
     /// Sets what the sum of squares starts from. Takes effect for state made afterwards.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
     pub fn with_initial_accumulator(self, value: f64) -> Result<Self> {
         Ok(Self { initial_accumulator: non_negative("initial_accumulator", value)?, ..self })
     }
@@ -92,7 +92,7 @@ impl Adagrad {
     /// Sets what is added to the root.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
     pub fn with_eps(self, eps: f64) -> Result<Self> {
         Ok(Self { eps: non_negative("eps", eps)?, ..self })
     }

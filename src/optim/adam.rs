@@ -38,7 +38,7 @@ macro_rules! moments_builders {
         /// Sets what is added to the root.
         ///
         /// # Errors
-        /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
+        /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
         pub fn with_eps(mut self, eps: f64) -> Result<Self> {
             self.moments.eps = non_negative("eps", eps)?;
             Ok(self)
@@ -47,7 +47,7 @@ macro_rules! moments_builders {
         /// Sets the weight decay.
         ///
         /// # Errors
-        /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
+        /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
         pub fn with_weight_decay(mut self, weight_decay: f64) -> Result<Self> {
             self.weight_decay = non_negative("weight_decay", weight_decay)?;
             Ok(self)
@@ -122,7 +122,7 @@ impl Adam {
     /// Adam at a rate, everything else at its default.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when the rate is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when the rate is not in 0 ..= 3.4e38.
     pub fn new(learning_rate: f64) -> Result<Self> {
         let learning_rate = non_negative("learning_rate", learning_rate)?;
         Ok(Self { learning_rate, weight_decay: 0.0, moments: Moments::default() })
@@ -170,7 +170,7 @@ impl AdamW {
     /// AdamW at a rate, everything else at its default.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when the rate is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when the rate is not in 0 ..= 3.4e38.
     pub fn new(learning_rate: f64) -> Result<Self> {
         let learning_rate = non_negative("learning_rate", learning_rate)?;
         Ok(Self { learning_rate, weight_decay: 1e-2, moments: Moments::default() })

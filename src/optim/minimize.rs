@@ -39,7 +39,7 @@ impl Stop {
     /// Also when the L2 norm of the gradient is at most `norm`.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
     pub fn with_gradient_norm(self, norm: f64) -> Result<Self> {
         Ok(Self { gradient_norm: Some(non_negative("gradient_norm", norm)?), ..self })
     }
@@ -47,7 +47,7 @@ impl Stop {
     /// Also when two losses in a row differ by at most `change`.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
     pub fn with_loss_change(self, change: f64) -> Result<Self> {
         Ok(Self { loss_change: Some(non_negative("loss_change", change)?), ..self })
     }
@@ -115,7 +115,7 @@ pub fn minimize<'a, T: Element, O: Optimizer<T> + ?Sized>(
     loop {
         let loss = objective(theta.as_slice(), &mut gradient);
         if !loss.is_finite() {
-            return Err(Error::non_finite("loss", 0, loss));
+            return Err(Error::non_finite("sequence of losses", iterations as usize, loss));
         }
         let gradient_norm = norm(&gradient).map_err(|i| Error::non_finite("gradient", i, gradient[i].to_f64()))?;
         let loss_change = (last - loss).abs();

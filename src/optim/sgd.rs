@@ -55,7 +55,7 @@ impl Sgd {
     /// Plain gradient descent at a rate.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when the rate is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when the rate is not in 0 ..= 3.4e38.
     pub fn new(learning_rate: f64) -> Result<Self> {
         Ok(Self {
             learning_rate: non_negative("learning_rate", learning_rate)?,
@@ -70,7 +70,7 @@ impl Sgd {
     /// Sets the momentum, in its classical form.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
     pub fn with_momentum(self, momentum: f64) -> Result<Self> {
         Ok(Self { nesterov: false, momentum: non_negative("momentum", momentum)?, ..self })
     }
@@ -89,7 +89,7 @@ impl Sgd {
     /// Sets the L2 penalty.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is negative or not finite.
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
     pub fn with_weight_decay(self, weight_decay: f64) -> Result<Self> {
         Ok(Self { weight_decay: non_negative("weight_decay", weight_decay)?, ..self })
     }
@@ -97,7 +97,7 @@ impl Sgd {
     /// Sets the momentum, in Nesterov's form.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is not above 0 or not finite, or dampening is not 0.
+    /// [`Argument`](crate::ErrorKind::Argument) when it is 0 or not in 0 ..= 3.4e38, or dampening is not 0.
     pub fn with_nesterov(self, momentum: f64) -> Result<Self> {
         Self { nesterov: true, momentum: non_negative("momentum", momentum)?, ..self }.checked()
     }

@@ -63,8 +63,8 @@ impl Magnitude {
     /// magnitudes the one in the earlier tensor is kept.
     ///
     /// # Errors
-    /// As [`Pruner::refine`]; [`Shape`](crate::ErrorKind::Shape) also when there are not as many masks as
-    /// tensors. No mask is changed then.
+    /// As [`Pruner::refine`], naming the tensor by its place (`#0`); [`Shape`](crate::ErrorKind::Shape) also when there are not
+    /// as many masks as tensors. No mask is changed then.
     ///
     /// ```
     /// use lapidary::{Mask, prune::Magnitude};
@@ -78,7 +78,10 @@ impl Magnitude {
         if tensors.len() != masks.len() {
             return Err(Error::shape("list of masks", &[tensors.len()], &[masks.len()]));
         }
-        tensors.iter().zip(&*masks).try_for_each(|(values, mask)| check(values, mask))?;
+        for (i, (values, mask)) in tensors.iter().zip(&*masks).enumerate() {
+            check(values, mask)
+                .map_err(|error| if tensors.len() > 1 { error.in_tensor(&format!("#{i}")) } else { error })?;
+        }
         let remove = self.removals(masks.iter().map(Mask::kept).sum())?;
         if remove == 0 {
             return Ok(());

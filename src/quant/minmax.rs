@@ -94,8 +94,17 @@ impl MinMax {
         if fits && q.bits() == self.bits && q.granularity() == self.granularity {
             return Ok(());
         }
-        let what = format!("of {} bits, {:?}", q.bits(), q.granularity());
-        Err(Error::argument("quantized tensor", what, "one laid out by this quantizer for this element type"))
+        let grid = match q.grid() {
+            Grid::MinMax { min, .. } => format!("ranges in {:?}", min.dtype()),
+            Grid::Codebook { .. } => "a codebook".into(),
+        };
+        let found = format!("of {} bits, {:?}, {grid}", q.bits(), q.granularity());
+        let fits = format!("of {} bits, {:?}, ranges in {:?}", self.bits, self.granularity, T::Real::DTYPE);
+        Err(Error::argument(
+            "quantized tensor",
+            format!("{found} where {fits} is needed"),
+            "laid out by this quantizer",
+        ))
     }
 }
 

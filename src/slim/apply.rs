@@ -41,8 +41,7 @@ impl<T: Element> Chain<T> {
             reports.push(constants.report(incoming, layer));
             let folded = fold(layer, incoming, &constants)?;
             constants = Constants::of(&folded, outgoing);
-            let shape = [folded.outputs(), folded.inputs()];
-            let weight = rows(TensorRef::new(folded.weight(), &shape)?, &outgoing.kept);
+            let weight = rows(folded.weight_tensor(), &outgoing.kept);
             let bias = folded.bias().map(|bias| outgoing.kept.iter().map(|&i| bias[i]).collect());
             slim.push(layer.with(folded.inputs(), outgoing.kept.len(), weight, bias));
             incoming = outgoing;
@@ -151,13 +150,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn forward(chain: &Chain<f64>, x: &[f64]) -> Vec<f64> {
-        chain.layers().iter().fold(x.to_vec(), |x, layer| {
-            let sum = |(i, row): (usize, &[f64])| {
-                let bias = layer.bias().map_or(0.0, |bias| bias[i]);
-                layer.activation().at(bias + row.iter().zip(&x).map(|(w, x)| w * x).sum::<f64>())
-            };
-            layer.weight().chunks_exact(layer.inputs()).enumerate().map(sum).collect()
-        })
+        chain.forward(x).unwrap()
     }
 
     prop_compose! {
@@ -184,7 +177,7 @@ mod tests {
         #[test]
         fn dropping_what_does_not_matter_changes_nothing((chain, x) in chains()) {
             let topology = chain.topology().unwrap();
-            let plan = Plan::new(&topology, &chain.importance().unwrap(), &Keep::Above(0.0)).unwrap();
+            let plan = Plan::new(&topology, &chain.importance().unwrap(), Keep::Above(0.0)).unwrap();
             let (slim, report) = chain.slim(&plan).unwrap();
             prop_assert!(report.is_exact(), "{report}");
             prop_assert!(slim.params() <= chain.params() + chain.layers().iter().map(Dense::outputs).sum::<usize>());
@@ -201,7 +194,7 @@ mod tests {
             let importance = Importance::new(&topology, scores).unwrap();
             let mut widths: Vec<_> = topology.groups()[..topology.groups().len() - 1].iter().map(|g| g.size).collect();
             widths[0] = (keep * widths[0] as f64) as usize;
-            let plan = Plan::new(&topology, &importance, &Keep::Widths(widths)).unwrap();
+            let plan = Plan::new(&topology, &importance, Keep::Widths(widths)).unwrap();
             let plan = plan.replace(INPUTS, vec![constant; x.len()]).unwrap();
             let (slim, report) = chain.slim(&plan).unwrap();
             let kept = plan.kept(INPUTS).unwrap();
@@ -221,14 +214,14 @@ mod tests {
         let chain = Chain::new(vec![dense("a", 1.0, 0.0), dense("b", f32::MAX, f32::MAX)]).unwrap();
         let other = Chain::new(vec![dense("b", 1.0, 0.0)]).unwrap();
         let plan = |chain: &Chain<f32>| {
-            Plan::new(&chain.topology().unwrap(), &chain.importance().unwrap(), &Keep::Ratio(1.0)).unwrap()
+            Plan::new(&chain.topology().unwrap(), &chain.importance().unwrap(), Keep::Ratio(1.0)).unwrap()
         };
         assert!(chain.slim(&plan(&other)).is_err() && other.slim(&plan(&chain)).is_err());
         let first = Chain::new(vec![dense("a", 1.0, 0.0)]).unwrap();
         assert!(first.slim(&plan(&chain)).is_err());
         let topology = chain.topology().unwrap().unfreeze("b").unwrap();
         let importance = Importance::new(&topology, vec![vec![1.0], vec![1.0], vec![1.0]]).unwrap();
-        let all = Plan::new(&topology, &importance, &Keep::Ratio(1.0)).unwrap();
+        let all = Plan::new(&topology, &importance, Keep::Ratio(1.0)).unwrap();
         assert!(chain.slim(&all).is_ok());
         let wide = Dense::new("w", TensorRef::new(&[1f32, 1.0], &[2, 1]).unwrap(), None, Activation::Identity).unwrap();
         let head =
@@ -237,7 +230,7 @@ mod tests {
         let topology = chain.topology().unwrap();
         let importance = Importance::new(&topology, vec![vec![1.0], vec![0.0, 1.0], vec![1.0]]).unwrap();
         let plan =
-            Plan::new(&topology, &importance, &Keep::Widths(vec![1])).unwrap().replace("w", vec![2.0, 2.0]).unwrap();
+            Plan::new(&topology, &importance, Keep::Widths(vec![1])).unwrap().replace("w", vec![2.0, 2.0]).unwrap();
         let error = chain.slim(&plan).unwrap_err();
         assert_eq!((error.kind(), error.tensor()), (crate::ErrorKind::NonFinite, Some("h")));
     }

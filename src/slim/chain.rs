@@ -8,7 +8,11 @@ use super::{
 use crate::{
     element::Element,
     error::{Error, Result},
-    tensor::{TensorRef, qtensor::check_finite, view::volume},
+    tensor::{
+        TensorRef,
+        qtensor::check_finite,
+        view::{Dims, volume},
+    },
 };
 
 /// The name of the group of a chain's inputs.
@@ -62,8 +66,8 @@ impl<T: Element> Dense<T> {
     /// A layer from its weights, of shape (outputs, inputs), and its bias.
     ///
     /// # Errors
-    /// [`Shape`](crate::ErrorKind::Shape) unless the weights have two axes and the bias as many elements as there are
-    /// outputs; [`Empty`](crate::ErrorKind::Empty) for a layer without inputs or outputs;
+    /// [`Argument`](crate::ErrorKind::Argument) unless the weights have two axes;
+    /// [`Shape`](crate::ErrorKind::Shape) unless the bias has as many elements as there are outputs; [`Empty`](crate::ErrorKind::Empty) for a layer without inputs or outputs;
     /// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or an infinity. The error names the layer.
     pub fn new<'a>(
         name: impl Into<String>,
@@ -73,7 +77,8 @@ impl<T: Element> Dense<T> {
     ) -> Result<Self> {
         let (name, weight) = (name.into(), weight.into());
         let [outputs, inputs] = *weight.shape() else {
-            return Err(Error::shape("weights (outputs, inputs)", &[0, 0], weight.shape()).in_tensor(&name));
+            let found = format!("of shape {:?}", weight.shape());
+            return Err(Error::argument("layer's weight", found, "of shape (outputs, inputs)").in_tensor(&name));
         };
         let layer = Self {
             inputs,
@@ -117,10 +122,16 @@ impl<T: Element> Dense<T> {
         self.outputs
     }
 
-    /// The weights, of shape (outputs, inputs).
+    /// The weights, in logical order.
     #[must_use]
     pub fn weight(&self) -> &[T] {
         &self.weight
+    }
+
+    /// The weights as a tensor of shape (outputs, inputs).
+    #[must_use]
+    pub fn weight_tensor(&self) -> TensorRef<'_, T> {
+        TensorRef::from_parts(std::borrow::Cow::Borrowed(&self.weight), Dims::from_slice(&[self.outputs, self.inputs]))
     }
 
     /// The bias, if there is one.
@@ -180,7 +191,7 @@ impl<T: Element> Dense<T> {
 ///     Dense::new("fc1", TensorRef::new(&w1, &[3, 2])?, Some(&b1), Activation::Relu)?,
 ///     Dense::new("fc2", TensorRef::new(&w2, &[1, 3])?, None, Activation::Identity)?,
 /// ])?;
-/// let plan = Plan::new(&chain.topology()?, &chain.importance()?, &Keep::Above(0.0))?;
+/// let plan = Plan::new(&chain.topology()?, &chain.importance()?, Keep::Above(0.0))?;
 /// let (slim, report) = chain.slim(&plan)?;
 /// assert_eq!(slim.layers()[1].weight(), [1.0, 2.0]);
 /// assert_eq!(slim.layers()[1].bias(), Some(&[2.0][..])); // 4 * relu(0.5), folded
@@ -197,14 +208,15 @@ impl<T: Element> Chain<T> {
     ///
     /// # Errors
     /// [`Empty`](crate::ErrorKind::Empty) without layers; [`Shape`](crate::ErrorKind::Shape) when a layer does not take
-    /// what the one before gives; [`Argument`](crate::ErrorKind::Argument) when two have one name.
+    /// what the one before gives; [`Argument`](crate::ErrorKind::Argument) when two have one name, or one is called
+    /// [`INPUTS`].
     pub fn new(layers: Vec<Dense<T>>) -> Result<Self> {
         if layers.is_empty() {
             return Err(Error::empty("chain of layers"));
         }
         for (i, layer) in layers.iter().enumerate() {
             if layer.name == INPUTS || layers[..i].iter().any(|other| other.name == layer.name) {
-                return Err(Error::argument("layer name", format!("{:?}", layer.name), "unique"));
+                return Err(Error::argument("layer name", format!("{:?}", layer.name), "unique, and not \"inputs\""));
             }
         }
         for pair in layers.windows(2) {
@@ -227,6 +239,25 @@ impl<T: Element> Chain<T> {
     #[must_use]
     pub fn params(&self) -> usize {
         self.layers.iter().map(Dense::params).sum()
+    }
+
+    /// The outputs for one input, computed in `f64` and rounded once a layer.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when there are not as many inputs as the first layer takes.
+    pub fn forward(&self, inputs: &[T]) -> Result<Vec<T>> {
+        if inputs.len() != self.layers[0].inputs {
+            return Err(Error::shape("inputs", &[self.layers[0].inputs], &[inputs.len()]));
+        }
+        let pass = |x: Vec<T>, layer: &Dense<T>| {
+            let output = |(i, row): (usize, &[T])| {
+                let bias = layer.bias.as_ref().map_or(0.0, |bias| bias[i].to_f64());
+                let sum: f64 = row.iter().zip(&x).map(|(w, x)| w.to_f64() * x.to_f64()).sum();
+                T::from_f64(layer.activation.at(bias + sum))
+            };
+            layer.weight.chunks_exact(layer.inputs).enumerate().map(output).collect()
+        };
+        Ok(self.layers.iter().fold(inputs.to_vec(), pass))
     }
 
     /// Multiplications of one pass for one input.
@@ -265,10 +296,7 @@ impl<T: Element> Chain<T> {
     /// None in a chain that [`new`](Chain::new) made.
     pub fn importance(&self) -> Result<Importance> {
         let names: Vec<_> = self.layers.iter().map(|layer| format!("{}.weight", layer.name)).collect();
-        let tensors = names
-            .iter()
-            .zip(&self.layers)
-            .map(|(name, layer)| Ok((name.as_str(), TensorRef::new(&layer.weight, &[layer.outputs, layer.inputs])?)));
+        let tensors = names.iter().zip(&self.layers).map(|(name, layer)| Ok((name.as_str(), layer.weight_tensor())));
         Importance::of(&self.topology()?, &tensors.collect::<Result<Vec<_>>>()?)
     }
 
@@ -359,7 +387,7 @@ mod tests {
         let new = |weight: &[f64], shape: &[usize], bias: Option<&[f64]>| {
             Dense::new("fc", TensorRef::new(weight, shape).unwrap(), bias, Activation::Relu).map_err(|e| e.kind())
         };
-        assert_eq!(new(&[1.0, 2.0], &[2], None).unwrap_err(), ErrorKind::Shape);
+        assert_eq!(new(&[1.0, 2.0], &[2], None).unwrap_err(), ErrorKind::Argument);
         assert_eq!(new(&[1.0, 2.0], &[2, 1], Some(&[1.0])).unwrap_err(), ErrorKind::Shape);
         assert_eq!(new(&[1.0, f64::NAN], &[2, 1], None).unwrap_err(), ErrorKind::NonFinite);
         assert_eq!(new(&[1.0], &[1, 1], Some(&[f64::INFINITY])).unwrap_err(), ErrorKind::NonFinite);

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     element::Element,
     error::{Error, Result},
-    tensor::{State, TensorRef, Values, qtensor::check_finite},
+    tensor::{Mask, State, TensorRef, Values, qtensor::check_finite},
 };
 
 /// How many channels of a group stay.
@@ -43,7 +43,7 @@ pub struct GroupPlan {
 /// let members = vec![Member::new("w1", 0, Role::Produces), Member::new("w2", 1, Role::Consumes)];
 /// let topology = Topology::new().group("hidden", 4, members)?;
 /// let importance = Importance::new(&topology, vec![vec![0.1, 4.0, 0.2, 2.0]])?;
-/// let plan = Plan::new(&topology, &importance, &Keep::Ratio(0.5))?;
+/// let plan = Plan::new(&topology, &importance, Keep::Ratio(0.5))?;
 /// assert_eq!(plan.groups()[0].kept, [1, 3]);
 /// let w1 = [0.0f32, 1.0, 2.0, 3.0];
 /// assert_eq!(plan.cut("w1", &w1)?, [1.0, 3.0]); // and any tensor with the same channels, a gradient say
@@ -61,10 +61,10 @@ impl Plan {
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) for a NaN threshold, a ratio outside 0..=1 or a width above the
     /// group's; [`Shape`](crate::ErrorKind::Shape) when importances or widths are not as many as groups.
-    pub fn new(topology: &Topology, importance: &Importance, keep: &Keep) -> Result<Self> {
+    pub fn new(topology: &Topology, importance: &Importance, keep: Keep) -> Result<Self> {
         check_sizes(topology.groups().iter().map(|group| group.size), importance)?;
         let free = topology.groups().iter().filter(|group| group.frozen.is_none());
-        let mut widths = match keep {
+        let mut widths = match &keep {
             Keep::Above(threshold) if threshold.is_nan() => {
                 return Err(Error::argument("threshold", threshold, "a number"));
             }
@@ -80,15 +80,15 @@ impl Plan {
         .iter();
         let mut groups = Vec::new();
         for (group, scores) in topology.groups().iter().zip(importance.scores()) {
-            let requested = match keep {
+            let requested = match &keep {
                 _ if group.frozen.is_some() => group.size,
                 Keep::Above(threshold) => scores.iter().filter(|&score| score > threshold).count(),
                 Keep::Ratio(ratio) => (ratio * group.size as f64).round_ties_even() as usize,
                 Keep::Widths(_) => widths.next().copied().unwrap_or(group.size),
             };
             if requested > group.size {
-                let error = Error::argument("width", requested, "at most the group's size");
-                return Err(error.in_tensor(&group.name));
+                let found = format!("{requested} of {}", group.size);
+                return Err(Error::argument("width", found, "at most the group's size").in_tensor(&group.name));
             }
             let kept = best(scores, requested.max(1));
             groups.push(GroupPlan { group: group.clone(), kept, requested, replacement: None });
@@ -140,7 +140,7 @@ impl Plan {
         self.groups.iter().find(|plan| plan.group.name == group).map(|plan| &plan.kept[..])
     }
 
-    /// What stays of a tensor's elements, in logical order: a parameter, its gradient, its mask's values.
+    /// What stays of a tensor's elements, in logical order: a parameter, or its gradient.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) for a tensor that is in no group;
@@ -157,11 +157,21 @@ impl Plan {
     pub fn cut_state(&self, tensor: &str, state: &State) -> Result<State> {
         let shape = state.shape();
         let axes = self.axes(tensor, shape)?;
-        let dims: Vec<_> = axes.iter().zip(shape).map(|(axis, &n)| axis.map_or(n, <[usize]>::len)).collect();
-        Ok(state.map_slots(&dims, |values| match values {
+        Ok(state.map_slots(&cut_dims(shape, &axes), |values| match values {
             Values::F32(values) => Values::F32(gather(values, shape, &axes)),
             Values::F64(values) => Values::F64(gather(values, shape, &axes)),
         }))
+    }
+
+    /// What stays of a tensor's mask.
+    ///
+    /// # Errors
+    /// As [`cut`](Plan::cut).
+    pub fn cut_mask(&self, tensor: &str, mask: &Mask) -> Result<Mask> {
+        let axes = self.axes(tensor, mask.shape())?;
+        let indices: Vec<usize> = (0..mask.len()).collect();
+        let kept = gather(&indices, mask.shape(), &axes);
+        Mask::from_fn(&cut_dims(mask.shape(), &axes), |i| mask.get(kept[i]) == Some(true))
     }
 
     /// The indices kept along each axis of a tensor; `None` for an axis that no group has.
@@ -170,7 +180,10 @@ impl Plan {
         match members.map(|member| member.axis).max() {
             None => return Err(Error::argument("tensor", format!("{tensor:?}"), "in a group of the plan")),
             Some(axis) if axis >= shape.len() => {
-                return Err(Error::shape("channel axis", &[axis], shape).in_tensor(tensor));
+                let found = format!("of shape {shape:?}");
+                return Err(
+                    Error::argument("tensor", found, "of more axes, as its group's members say").in_tensor(tensor)
+                );
             }
             Some(_) => {}
         }
@@ -178,7 +191,9 @@ impl Plan {
             let has = |plan: &&GroupPlan| plan.group.members.iter().any(|member| member.is_axis(tensor, axis));
             let Some(plan) = self.groups.iter().find(has) else { return Ok(None) };
             if plan.group.size != n {
-                return Err(Error::shape("channel axis", &[plan.group.size], shape).in_tensor(tensor));
+                let expected: Vec<_> =
+                    (0..shape.len()).map(|i| if i == axis { plan.group.size } else { shape[i] }).collect();
+                return Err(Error::shape("tensor to cut", &expected, shape).in_tensor(tensor));
             }
             Ok(Some(&plan.kept[..]))
         };
@@ -200,6 +215,11 @@ fn best(scores: &[f64], count: usize) -> Vec<usize> {
     order.truncate(count);
     order.sort_unstable();
     order
+}
+
+/// The shape of what the axes keep.
+fn cut_dims(shape: &[usize], axes: &[Option<&[usize]>]) -> Vec<usize> {
+    shape.iter().zip(axes).map(|(&n, axis)| axis.map_or(n, <[usize]>::len)).collect()
 }
 
 /// The elements at the kept indices of each axis.
@@ -227,7 +247,7 @@ mod tests {
         Topology::new().group("hidden", size, members).unwrap()
     }
 
-    fn widths(keep: &Keep, scores: Vec<f64>) -> (usize, usize) {
+    fn widths(keep: Keep, scores: Vec<f64>) -> (usize, usize) {
         let topology = topology(scores.len());
         let importance = Importance::new(&topology, vec![scores]).unwrap();
         let plan = Plan::new(&topology, &importance, keep).unwrap();
@@ -236,15 +256,15 @@ mod tests {
 
     #[test]
     fn counts_are_what_was_asked_whatever_the_ties() {
-        assert_eq!(widths(&Keep::Ratio(0.1), vec![1.0; 10]), (1, 1));
-        assert_eq!(widths(&Keep::Ratio(1.0 - 0.9), vec![1.0; 10]), (1, 1)); // 0.0999…
-        assert_eq!(widths(&Keep::Ratio(0.0), vec![1.0; 10]), (0, 1));
-        assert_eq!(widths(&Keep::Above(2.0), vec![1.0, 1.0]), (0, 1));
-        assert_eq!(widths(&Keep::Above(1.0), vec![1.0, 3.0]), (1, 1));
-        assert_eq!(widths(&Keep::Widths(vec![3]), vec![1.0; 7]), (3, 3));
+        assert_eq!(widths(Keep::Ratio(0.1), vec![1.0; 10]), (1, 1));
+        assert_eq!(widths(Keep::Ratio(1.0 - 0.9), vec![1.0; 10]), (1, 1)); // 0.0999…
+        assert_eq!(widths(Keep::Ratio(0.0), vec![1.0; 10]), (0, 1));
+        assert_eq!(widths(Keep::Above(2.0), vec![1.0, 1.0]), (0, 1));
+        assert_eq!(widths(Keep::Above(1.0), vec![1.0, 3.0]), (1, 1));
+        assert_eq!(widths(Keep::Widths(vec![3]), vec![1.0; 7]), (3, 3));
         let topology = topology(4);
         let importance = Importance::new(&topology, vec![vec![1.0; 4]]).unwrap();
-        let plan = Plan::new(&topology, &importance, &Keep::Ratio(0.5)).unwrap();
+        let plan = Plan::new(&topology, &importance, Keep::Ratio(0.5)).unwrap();
         assert_eq!(plan.kept("hidden"), Some(&[0, 1][..]));
         let plan = plan.round_to(3, &importance).unwrap();
         assert_eq!((plan.groups()[0].requested, plan.kept("hidden").unwrap().len()), (2, 3));
@@ -255,7 +275,7 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let topology = topology(4);
         let importance = Importance::new(&topology, vec![vec![1.0; 4]]).unwrap();
-        let plan = |keep| Plan::new(&topology, &importance, &keep);
+        let plan = |keep| Plan::new(&topology, &importance, keep);
         assert!(plan(Keep::Ratio(1.1)).is_err() && plan(Keep::Ratio(f64::NAN)).is_err());
         assert!(plan(Keep::Above(f64::NAN)).is_err() && plan(Keep::Widths(vec![5])).is_err());
         assert!(plan(Keep::Widths(vec![1, 1])).is_err());
@@ -273,7 +293,7 @@ mod tests {
     fn state_is_cut_by_the_same_indices() {
         let topology = topology(3);
         let importance = Importance::new(&topology, vec![vec![2.0, 0.0, 1.0]]).unwrap();
-        let plan = Plan::new(&topology, &importance, &Keep::Above(0.0)).unwrap();
+        let plan = Plan::new(&topology, &importance, Keep::Above(0.0)).unwrap();
         let (mut w, g) = ([0f32; 6], [1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let adam = Adam::new(0.1).unwrap().with_betas(0.0, 0.0).unwrap();
         let g = TensorRef::new(&g, &[2, 3]).unwrap();
@@ -283,6 +303,8 @@ mod tests {
         assert_eq!((cut.shape(), cut.steps()), (&[2, 2][..], 1));
         assert_eq!(cut.slots()[0].values().as_slice::<f32>(), Some(&[1.0, 3.0, 4.0, 6.0][..]));
         assert_eq!(plan.cut("w", &g).unwrap(), [1.0, 3.0, 4.0, 6.0]);
+        let mask = plan.cut_mask("w", &Mask::from_fn(&[2, 3], |i| i >= 2).unwrap()).unwrap();
+        assert_eq!((mask.shape(), mask.indices().collect::<Vec<_>>()), (&[2, 2][..], vec![1, 2, 3]));
         let mut slim = [0f32; 4];
         let slim = crate::TensorMut::new(&mut slim, &[2, 2]).unwrap();
         adam.step(Step::new(slim, TensorRef::new(&[1f32; 4], &[2, 2]).unwrap(), &mut { cut })).unwrap();

@@ -94,6 +94,12 @@ impl Mask {
         if self.len == 0 { 1.0 } else { self.kept() as f64 / self.len as f64 }
     }
 
+    /// The share of elements pruned, 0 to 1; 0 for an empty tensor.
+    #[must_use]
+    pub fn sparsity(&self) -> f64 {
+        1.0 - self.density()
+    }
+
     /// The logical indices of the kept elements, ascending.
     pub fn indices(&self) -> impl Iterator<Item = usize> + '_ {
         self.words.iter().enumerate().flat_map(|(i, &word)| SetBits(word).map(move |bit| i * WORD + bit))

@@ -330,7 +330,10 @@ impl QTensor {
             Granularity::Tensor => 1,
             Granularity::Channel { axis } => match shape.get(axis) {
                 Some(&channels) => channels,
-                None => return Err(Error::argument("axis", axis, "less than the number of axes")),
+                None => {
+                    let found = format!("{axis} of a tensor of {} axes", shape.len());
+                    return Err(Error::argument("axis", found, "less than the number of axes"));
+                }
             },
             Granularity::Group { size: 0 } => return Err(Error::argument("group size", 0, "at least 1")),
             Granularity::Group { size } => rows * cols.div_ceil(size),

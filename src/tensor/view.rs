@@ -40,7 +40,6 @@ impl<'a, T: Element> TensorRef<'a, T> {
     }
 
     /// `data` has as many elements as `dims` says.
-    #[cfg(feature = "ndarray")]
     pub(crate) fn from_parts(data: Cow<'a, [T]>, dims: Dims) -> Self {
         debug_assert!(check_len(data.len(), &dims).is_ok());
         Self { data, dims }
