@@ -106,7 +106,7 @@ pub use num_traits;
 pub use tensor::{Granularity, Grid, Mask, QTensor, QuantError, Schema, Slot, State, TensorMut, TensorRef, Values};
 pub use traits::{LearningRate, OpenStep, Optimizer, OptimizerExt, Pruner, PrunerExt, Quantizer, QuantizerExt, Step};
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "ndarray"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
