@@ -1,7 +1,7 @@
 //! Makes neural-network weights better and smaller.
 //!
-//! * [`optim`] **optimizes** them in training: [`Sgd`](optim::Sgd), [`Adagrad`](optim::Adagrad),
-//!   [`Adam`](optim::Adam), [`AdamW`](optim::AdamW), PyTorch's conventions exactly;
+//! * [`optim`] **optimizes** them in training: [`Sgd`](optim::Sgd), [`AdamW`](optim::AdamW), [`Lion`](optim::Lion) and the rest of
+//!   the family, by PyTorch's conventions exactly, or another library's ([`Convention`](optim::Convention));
 //! * [`quant`] **quantizes** them to 1–8 bits: [`MinMax`](quant::MinMax) into a packed [`QTensor`];
 //! * [`prune`] **prunes** them: [`Threshold`](prune::Threshold), [`Magnitude`](prune::Magnitude), a [`Mask`] that an
 //!   optimizer keeps;
@@ -69,6 +69,7 @@
 //! |---|---|---|
 //! | `ndarray` | yes | `ndarray` arrays and views as tensors |
 //! | `rayon` | yes | kernels use the caller's rayon pool |
+//! | `linalg` | no | matrix products by `faer`: [`optim::Muon`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
@@ -83,6 +84,9 @@ mod error;
 pub mod format;
 #[allow(unsafe_code, reason = "run-time choice of the instruction set")]
 mod kernel;
+#[cfg(feature = "linalg")]
+#[forbid(unsafe_code)]
+mod linalg;
 #[forbid(unsafe_code)]
 pub mod optim;
 #[forbid(unsafe_code)]

@@ -3,8 +3,11 @@
 use crate::{
     element::Element,
     error::{Error, Result},
-    kernel::rule::{self, Rule},
-    tensor::{Mask, QTensor, Schema, State, TensorMut, TensorRef, qtensor::check_finite},
+    kernel::{
+        reduce,
+        rule::{self, Rule},
+    },
+    tensor::{Mask, QTensor, Schema, State, TensorMut, TensorRef, qtensor::check_finite, state::OpenState},
 };
 use std::fmt::Debug;
 
@@ -37,6 +40,19 @@ pub trait Optimizer<T: Element>: LearningRate + Debug + Send + Sync {
     /// [`State`](crate::ErrorKind::State) when the state is another optimizer's;
     /// [`NonFinite`](crate::ErrorKind::NonFinite) when [`Step::check_finite`] was asked and finds one.
     fn step(&self, step: Step<'_, T>) -> Result<()>;
+
+    /// The parameter to evaluate the model with, in `out`: `param` itself, unless the optimizer averages.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when the shapes differ; [`State`](crate::ErrorKind::State) when the state is
+    /// another optimizer's.
+    fn evaluate(&self, param: TensorRef<'_, T>, _state: &State, mut out: TensorMut<'_, T>) -> Result<()> {
+        if param.shape() != out.shape() {
+            return Err(Error::shape("tensor to write to", param.shape(), out.shape()));
+        }
+        out.as_mut_slice().copy_from_slice(param.as_slice());
+        Ok(())
+    }
 }
 
 impl<O: LearningRate + ?Sized> LearningRate for Box<O> {
@@ -56,6 +72,10 @@ impl<T: Element, O: Optimizer<T> + ?Sized> Optimizer<T> for Box<O> {
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {
         (**self).step(step)
+    }
+
+    fn evaluate(&self, param: TensorRef<'_, T>, state: &State, out: TensorMut<'_, T>) -> Result<()> {
+        (**self).evaluate(param, state, out)
     }
 }
 
@@ -112,15 +132,34 @@ impl<'a, T: Element> Step<'a, T> {
         self
     }
 
+    /// The parameter's shape.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        self.param.shape()
+    }
+
     /// For implementers: checks everything, counts the step and runs an element-wise rule with the
     /// state slots `slots`. `rule` is given the number of this step, from 1.
     ///
     /// # Errors
     /// As [`Optimizer::step`].
     pub fn elementwise<Q: Rule<T::Real, N>, const N: usize>(
-        mut self,
+        self,
         slots: [&str; N],
         rule: impl FnOnce(u64) -> Q,
+    ) -> Result<()> {
+        self.elementwise_with(slots, [], |count, []| rule(count))
+    }
+
+    /// As [`elementwise`](Step::elementwise), with scalars of the state, which `rule` reads and moves.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`].
+    pub fn elementwise_with<Q: Rule<T::Real, N>, const N: usize, const M: usize>(
+        mut self,
+        slots: [&str; N],
+        scalars: [&str; M],
+        rule: impl FnOnce(u64, &mut [f64; M]) -> Q,
     ) -> Result<()> {
         let shape = self.param.shape();
         let other = self.state.slots().iter().find(|slot| slot.shape() != self.state.shape());
@@ -128,17 +167,21 @@ impl<'a, T: Element> Step<'a, T> {
             let reason = format!("slot {:?} has shape {:?}, expected {shape:?}", slot.name(), slot.shape());
             return Err(Error::state(reason));
         }
-        let OpenStep { count, param, grad, slots, initial, mask, .. } = self.open(slots)?;
-        rule::step(&rule(count), param, grad, slots, mask.map(|mask| (mask.bits(), initial)));
+        let OpenStep { count, param, grad, slots, initial, scalars, mask, .. } = self.open(slots, scalars)?;
+        rule::step(&rule(count, scalars), param, grad, slots, mask.map(|mask| (mask.bits(), initial)));
         Ok(())
     }
 
     /// For implementers of updates that are not element-wise: checks everything, counts the step
-    /// and gives the slices to work on. The update itself must not fail any more.
+    /// and gives what to work on. The update itself must not fail any more.
     ///
     /// # Errors
     /// As [`Optimizer::step`].
-    pub fn open<const N: usize>(&mut self, slots: [&str; N]) -> Result<OpenStep<'_, T, N>> {
+    pub fn open<const N: usize, const M: usize>(
+        &mut self,
+        slots: [&str; N],
+        scalars: [&str; M],
+    ) -> Result<OpenStep<'_, T, N, M>> {
         let shape = self.param.shape();
         if self.grad.shape() != shape {
             return Err(Error::shape("gradient", shape, self.grad.shape()));
@@ -149,12 +192,22 @@ impl<'a, T: Element> Step<'a, T> {
         if self.check_finite {
             check_finite("gradient", self.grad.as_slice())?;
         }
-        let (count, slots) = self.state.open(shape, slots)?;
-        *count += 1;
+        let OpenState { steps, slots, scalars, scratch } = self.state.open(shape, slots, scalars)?;
+        *steps += 1;
         let initial = slots.each_ref().map(|slot| slot.initial);
         let slots = slots.map(|slot| slot.values);
         let (shape, param) = self.param.parts_mut();
-        Ok(OpenStep { count: *count, shape, param, grad: self.grad.as_slice(), slots, initial, mask: self.mask })
+        Ok(OpenStep {
+            count: *steps,
+            shape,
+            param,
+            grad: self.grad.as_slice(),
+            slots,
+            initial,
+            scalars,
+            scratch,
+            mask: self.mask,
+        })
     }
 }
 
@@ -162,7 +215,7 @@ impl<'a, T: Element> Step<'a, T> {
 /// is as long as the [`Schema`] says.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct OpenStep<'a, T: Element, const N: usize> {
+pub struct OpenStep<'a, T: Element, const N: usize, const M: usize> {
     /// The number of this step for this parameter, from 1.
     pub count: u64,
     /// The parameter's shape.
@@ -175,8 +228,33 @@ pub struct OpenStep<'a, T: Element, const N: usize> {
     pub slots: [&'a mut [T::Real]; N],
     /// Each slot's initial value, which pruned elements hold.
     pub initial: [T::Real; N],
+    /// The state's scalars.
+    pub scalars: &'a mut [f64; M],
+    /// Room to work in, as much as the [`Schema`] asked for.
+    pub scratch: &'a mut [f32],
     /// What survives; the rest must be 0 afterwards.
     pub mask: Option<&'a Mask>,
+}
+
+impl<T: Element, const N: usize, const M: usize> OpenStep<'_, T, N, M> {
+    /// Runs an element-wise rule over the parameter and its slots, which all have its shape; under the mask, if there
+    /// is one. In parallel where that pays.
+    ///
+    /// # Panics
+    /// When a slot has another length than the parameter.
+    pub fn update<Q: Rule<T::Real, N>>(&mut self, rule: &Q) {
+        let slots = self.slots.each_mut().map(|slot| &mut **slot);
+        rule::step(rule, self.param, self.grad, slots, self.mask.map(|mask| (mask.bits(), self.initial)));
+    }
+
+    /// The L2 norm of what `f` makes of each parameter and its slots, in `f64`, without storing it. The same bits on any
+    /// number of threads.
+    ///
+    /// # Panics
+    /// When a slot has another length than the parameter.
+    pub fn norm(&self, f: impl Fn(T::Real, [T::Real; N]) -> T::Real + Copy + Send + Sync) -> f64 {
+        reduce::sum_of_squares(self.param, self.slots.each_ref().map(|slot| &**slot), f).sqrt()
+    }
 }
 
 /// Turns numbers into codes of few bits and back.

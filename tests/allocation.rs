@@ -2,7 +2,7 @@
 
 use lapidary::{
     Mask, Optimizer, OptimizerExt, Quantizer, QuantizerExt, Step, TensorMut, TensorRef,
-    optim::{Adagrad, Adam, AdamW, Sgd},
+    optim::{Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Lamb, Lion, NAdam, RAdam, RmsProp, ScheduleFree, Sgd},
     quant::MinMax,
 };
 use std::{
@@ -49,12 +49,21 @@ fn all(n: usize) {
     let gradient: Vec<f32> = (0..n).map(|i| (i as f32).sin()).collect();
     let mut param = gradient.clone();
     let mask = Mask::from_fn(&[n], |i| i % 2 == 0).unwrap();
-    let optimizers: [Box<dyn Optimizer<f32>>; 5] = [
+    let optimizers: Vec<Box<dyn Optimizer<f32>>> = vec![
         Box::new(Sgd::new(0.1).unwrap()),
         Box::new(Sgd::new(0.1).unwrap().with_momentum(0.9).unwrap()),
         Box::new(Adagrad::new(0.1).unwrap()),
         Box::new(Adam::new(0.1).unwrap().with_amsgrad()),
         Box::new(AdamW::new(0.1).unwrap()),
+        Box::new(Adadelta::new(1.0).unwrap()),
+        Box::new(Adafactor::new(0.1).unwrap()),
+        Box::new(Adamax::new(1e-2).unwrap()),
+        Box::new(Lamb::new(0.1).unwrap()),
+        Box::new(Lion::new(1e-2).unwrap()),
+        Box::new(NAdam::new(1e-2).unwrap()),
+        Box::new(RAdam::new(1e-2).unwrap()),
+        Box::new(RmsProp::new(1e-2).unwrap().with_centered().with_momentum(0.9).unwrap()),
+        Box::new(ScheduleFree::new(1e-2).unwrap()),
     ];
     for optimizer in &optimizers {
         let mut state = optimizer.init(&param).unwrap();

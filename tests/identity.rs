@@ -2,8 +2,11 @@
 
 use half::{bf16, f16};
 use lapidary::{
-    Element, Isa, Mask, Optimizer, OptimizerExt, PrunerExt, QuantizerExt, Step, TensorRef, half,
-    optim::{Adagrad, Adam, AdamW, Sgd, Stop, minimize},
+    Element, Isa, Mask, Optimizer, OptimizerExt, PrunerExt, QuantizerExt, Step, TensorMut, TensorRef, half,
+    optim::{
+        Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Convention, Lamb, Lion, NAdam, RAdam, RmsProp, ScheduleFree,
+        Sgd, Stop, minimize,
+    },
     prune::{Magnitude, Threshold},
     quant::MinMax,
 };
@@ -65,6 +68,17 @@ fn steps<T: Element>() {
         Box::new(Adam::new(1e-2).unwrap().with_weight_decay(0.1).unwrap()),
         Box::new(Adam::new(1e-2).unwrap().with_betas(0.3, 0.7).unwrap().with_amsgrad()),
         Box::new(AdamW::new(1e-2).unwrap()),
+        Box::new(Adam::new(1e-2).unwrap().with_convention(Convention::Optax).with_eps_root(1e-3).unwrap()),
+        Box::new(Sgd::new(0.1).unwrap().with_convention(Convention::Keras).unwrap().with_nesterov(0.9).unwrap()),
+        Box::new(Adadelta::new(1.0).unwrap()),
+        Box::new(Adafactor::new(0.1).unwrap()),
+        Box::new(Adamax::new(1e-2).unwrap()),
+        Box::new(Lamb::new(0.1).unwrap().with_weight_decay(0.1).unwrap()),
+        Box::new(Lion::new(1e-2).unwrap()),
+        Box::new(NAdam::new(1e-2).unwrap()),
+        Box::new(RAdam::new(1e-2).unwrap().with_betas(0.9, 0.99).unwrap()),
+        Box::new(RmsProp::new(1e-2).unwrap().with_centered().with_momentum(0.9).unwrap()),
+        Box::new(ScheduleFree::new(1e-2).unwrap()),
     ];
     for optimizer in &optimizers {
         for n in LENGTHS {
@@ -96,6 +110,28 @@ fn optimizer_steps() {
     steps::<f64>();
     steps::<f16>();
     steps::<bf16>();
+}
+
+/// Adafactor's rows and columns, several matrices, masked.
+#[test]
+fn factored_steps() {
+    let _alone = alone();
+    let adafactor = Adafactor::new(0.1).unwrap();
+    for shape in [[1, 3, 70_001], [1, 70_001, 3], [5, 130, 257]] {
+        let n = shape.iter().product();
+        let mask = Mask::from_fn(&shape, |i| i % 5 != 2).unwrap();
+        for mask in [None, Some(&mask)] {
+            everywhere(&format!("adafactor {shape:?}"), || {
+                let mut param = numbers::<f32>(n, 1);
+                let grad = numbers::<f32>(n, 2);
+                let grad = TensorRef::new(&grad, &shape).unwrap();
+                let mut state = adafactor.init(&grad).unwrap();
+                let step = Step::new(TensorMut::new(&mut param, &shape).unwrap(), grad, &mut state);
+                adafactor.step(if let Some(mask) = mask { step.mask(mask) } else { step }).unwrap();
+                (bits(&param), format!("{state:?}"))
+            });
+        }
+    }
 }
 
 fn quantizers<T: Element>() {

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use lapidary::{
     Element, ErrorKind, Grid, Mask, Optimizer, OptimizerExt, PrunerExt, QTensor, QuantizerExt, Step, TensorRef, half,
-    optim::{Adagrad, Adam, AdamW, Sgd},
+    optim::{Adadelta, Adagrad, Adam, AdamW, Adamax, Lion, NAdam, RAdam, RmsProp, ScheduleFree, Sgd},
     prune::{Magnitude, Threshold},
     quant::MinMax,
 };
@@ -137,6 +137,13 @@ proptest! {
             (Box::new(Adagrad::new(0.1).unwrap().with_initial_accumulator(0.5).unwrap()), 0.5),
             (Box::new(Adam::new(0.1).unwrap().with_amsgrad().with_weight_decay(0.1).unwrap()), 0.0),
             (Box::new(AdamW::new(0.1).unwrap()), 0.0),
+            (Box::new(Adadelta::new(1.0).unwrap()), 0.0),
+            (Box::new(Adamax::new(0.1).unwrap()), 0.0),
+            (Box::new(Lion::new(0.1).unwrap()), 0.0),
+            (Box::new(NAdam::new(0.1).unwrap()), 0.0),
+            (Box::new(RAdam::new(0.1).unwrap()), 0.0),
+            (Box::new(RmsProp::new(0.1).unwrap().with_centered().with_momentum(0.5).unwrap()), 0.0),
+            (Box::new(ScheduleFree::new(0.1).unwrap()), 0.0),
         ];
         let mask = Magnitude::sparsity(sparsity).unwrap().mask(&x).unwrap();
         for (optimizer, initial) in optimizers {

@@ -3,14 +3,25 @@
 //! Reads `tests/fixtures/oracles`, or the folder named by the environment variable `LAPIDARY_ORACLES`.
 
 use flate2::read::GzDecoder;
+#[cfg(feature = "linalg")]
+use lapidary::optim::{Muon, RateScale};
 use lapidary::{
-    Element, Mask, Optimizer, OptimizerExt, Pruner, PrunerExt, QuantizerExt, Real, Result, Step, TensorRef, Values,
-    optim::{Adagrad, Adam, AdamW, Sgd},
+    Element, Mask, Optimizer, OptimizerExt, Pruner, PrunerExt, QuantizerExt, Real, Result, Step, TensorMut, TensorRef,
+    Values,
+    optim::{
+        Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Convention, Lamb, Lion, NAdam, RAdam, RmsProp, ScheduleFree,
+        Sgd,
+    },
     prune::{Magnitude, Threshold},
     quant::MinMax,
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use std::{collections::BTreeMap, fs, io::Read, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Read,
+    path::PathBuf,
+};
 
 #[derive(Deserialize)]
 struct File {
@@ -42,9 +53,11 @@ fn report(kind: &str, outcomes: &[Option<String>]) {
 
 #[derive(Deserialize)]
 struct Trajectory {
+    source: String,
     optimizer: String,
     config: BTreeMap<String, serde_json::Value>,
     dtype: String,
+    shape: Vec<usize>,
     init: Vec<f64>,
     grads: Vec<Vec<f64>>,
     params: Vec<Vec<f64>>,
@@ -52,42 +65,187 @@ struct Trajectory {
 }
 
 impl Trajectory {
+    fn number(&self, key: &str) -> Option<f64> {
+        self.config.get(key).map(|value| value.as_f64().unwrap())
+    }
+
+    fn flag(&self, key: &str) -> bool {
+        self.config.get(key).is_some_and(|value| value.as_bool().unwrap())
+    }
+
+    /// The optimizer of a case. Every key of its configuration must be used.
     fn optimizer<T: Element>(&self) -> Result<Box<dyn Optimizer<T>>> {
-        let number = |key: &str, default: f64| self.config.get(key).map_or(default, |value| value.as_f64().unwrap());
-        let flag = |key: &str| self.config.get(key).is_some_and(|value| value.as_bool().unwrap());
-        let known: &[&str] = match self.optimizer.as_str() {
-            "sgd" => &["lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"],
-            "adagrad" => &["lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps", "maximize"],
-            _ => &["lr", "betas", "eps", "weight_decay", "amsgrad", "maximize"],
+        let mut used = vec!["lr", "learning_rate"];
+        let mut number = |key: &'static str| {
+            used.push(key);
+            self.number(key)
         };
-        assert!(self.config.keys().all(|key| known.contains(&key.as_str())), "{:?}", self.config);
-        let betas = self.config.get("betas").map_or((0.9, 0.999), |b| (b[0].as_f64().unwrap(), b[1].as_f64().unwrap()));
-        macro_rules! adam {
-            ($adam:expr, $decay:expr) => {{
-                let adam = $adam?.with_betas(betas.0, betas.1)?.with_eps(number("eps", 1e-8))?;
-                let adam = adam.with_weight_decay(number("weight_decay", $decay))?;
-                let adam = if flag("amsgrad") { adam.with_amsgrad() } else { adam };
-                Box::new(if flag("maximize") { adam.with_maximize() } else { adam })
-            }};
+        let rate = self.number("lr").or(self.number("learning_rate"));
+        let betas = |list: Option<&serde_json::Value>| list.map(|b| (b[0].as_f64().unwrap(), b[1].as_f64().unwrap()));
+        let betas = betas(self.config.get("betas")).or(self.number("b1").map(|b1| (b1, self.number("b2").unwrap())));
+        // Sets what the case says and leaves the rest at our default for the convention.
+        macro_rules! set {
+            ($optimizer:ident, $with:ident, $key:literal) => {
+                if let Some(value) = number($key) {
+                    $optimizer = $optimizer.$with(value)?;
+                }
+            };
         }
-        Ok(match self.optimizer.as_str() {
+        macro_rules! switch {
+            ($optimizer:ident, $with:ident, $key:literal) => {
+                if self.flag($key) {
+                    $optimizer = $optimizer.$with();
+                }
+            };
+        }
+        macro_rules! betas {
+            ($optimizer:ident) => {
+                if let Some((beta1, beta2)) = betas {
+                    $optimizer = $optimizer.with_betas(beta1, beta2)?;
+                }
+            };
+        }
+        let convention = match self.source.as_str() {
+            "torch" => Convention::PyTorch,
+            "keras" => Convention::Keras,
+            _ => Convention::Optax,
+        };
+        let boxed: Box<dyn Optimizer<T>> = match self.optimizer.as_str() {
             "sgd" => {
-                let sgd = Sgd::new(number("lr", 1e-3))?;
-                let momentum = number("momentum", 0.0);
-                let sgd =
-                    sgd.with_dampening(number("dampening", 0.0))?.with_weight_decay(number("weight_decay", 0.0))?;
-                let sgd = if flag("nesterov") { sgd.with_nesterov(momentum)? } else { sgd.with_momentum(momentum)? };
-                Box::new(if flag("maximize") { sgd.with_maximize() } else { sgd })
+                let mut sgd = Sgd::new(rate.unwrap())?.with_convention(convention)?;
+                let momentum = number("momentum").unwrap_or(0.0);
+                sgd = if self.flag("nesterov") { sgd.with_nesterov(momentum)? } else { sgd.with_momentum(momentum)? };
+                set!(sgd, with_dampening, "dampening");
+                set!(sgd, with_weight_decay, "weight_decay");
+                switch!(sgd, with_maximize, "maximize");
+                Box::new(sgd)
             }
             "adagrad" => {
-                let adagrad = Adagrad::new(number("lr", 1e-2))?.with_learning_rate_decay(number("lr_decay", 0.0))?;
-                let adagrad = adagrad.with_weight_decay(number("weight_decay", 0.0))?.with_eps(number("eps", 1e-10))?;
-                let adagrad = adagrad.with_initial_accumulator(number("initial_accumulator_value", 0.0))?;
-                Box::new(if flag("maximize") { adagrad.with_maximize() } else { adagrad })
+                let mut adagrad = Adagrad::new(rate.unwrap_or(1e-2))?.with_convention(convention);
+                set!(adagrad, with_learning_rate_decay, "lr_decay");
+                set!(adagrad, with_weight_decay, "weight_decay");
+                set!(adagrad, with_initial_accumulator, "initial_accumulator_value");
+                set!(adagrad, with_eps, "eps");
+                switch!(adagrad, with_maximize, "maximize");
+                Box::new(adagrad)
             }
-            "adam" => adam!(Adam::new(number("lr", 1e-3)), 0.0),
-            _ => adam!(AdamW::new(number("lr", 1e-3)), 1e-2),
-        })
+            "adam" => {
+                let mut adam = Adam::new(rate.unwrap_or(1e-3))?.with_convention(convention);
+                betas!(adam);
+                set!(adam, with_eps, "eps");
+                set!(adam, with_eps_root, "eps_root");
+                set!(adam, with_weight_decay, "weight_decay");
+                switch!(adam, with_amsgrad, "amsgrad");
+                switch!(adam, with_maximize, "maximize");
+                Box::new(adam)
+            }
+            "adamw" => {
+                let mut adamw = AdamW::new(rate.unwrap_or(1e-3))?.with_convention(convention)?;
+                betas!(adamw);
+                set!(adamw, with_eps, "eps");
+                set!(adamw, with_weight_decay, "weight_decay");
+                switch!(adamw, with_amsgrad, "amsgrad");
+                switch!(adamw, with_maximize, "maximize");
+                Box::new(adamw)
+            }
+            "rmsprop" => {
+                let mut rmsprop = RmsProp::new(rate.unwrap_or(1e-2))?.with_convention(convention)?;
+                set!(rmsprop, with_alpha, "alpha");
+                set!(rmsprop, with_momentum, "momentum");
+                set!(rmsprop, with_weight_decay, "weight_decay");
+                switch!(rmsprop, with_centered, "centered");
+                Box::new(rmsprop)
+            }
+            "adadelta" => {
+                let mut adadelta = Adadelta::new(rate.unwrap_or(1.0))?;
+                set!(adadelta, with_rho, "rho");
+                set!(adadelta, with_eps, "eps");
+                set!(adadelta, with_weight_decay, "weight_decay");
+                Box::new(adadelta)
+            }
+            "adamax" => {
+                let mut adamax = Adamax::new(rate.unwrap_or(2e-3))?;
+                betas!(adamax);
+                set!(adamax, with_weight_decay, "weight_decay");
+                Box::new(adamax)
+            }
+            "nadam" => {
+                let mut nadam = NAdam::new(rate.unwrap_or(2e-3))?;
+                set!(nadam, with_momentum_decay, "momentum_decay");
+                set!(nadam, with_weight_decay, "weight_decay");
+                switch!(nadam, with_decoupled, "decoupled_weight_decay");
+                Box::new(nadam)
+            }
+            "radam" => {
+                let mut radam = RAdam::new(rate.unwrap_or(1e-3))?;
+                betas!(radam);
+                set!(radam, with_weight_decay, "weight_decay");
+                switch!(radam, with_decoupled, "decoupled_weight_decay");
+                Box::new(radam)
+            }
+            "adafactor" => {
+                let mut adafactor = Adafactor::new(rate.unwrap_or(1e-2))?;
+                set!(adafactor, with_beta2_decay, "beta2_decay");
+                set!(adafactor, with_d, "d");
+                set!(adafactor, with_weight_decay, "weight_decay");
+                Box::new(adafactor)
+            }
+            "lion" => {
+                let mut lion = Lion::new(rate.unwrap())?;
+                betas!(lion);
+                set!(lion, with_weight_decay, "weight_decay");
+                Box::new(lion)
+            }
+            "lamb" => {
+                let mut lamb = Lamb::new(rate.unwrap())?;
+                set!(lamb, with_weight_decay, "weight_decay");
+                Box::new(lamb)
+            }
+            "schedule_free_adamw" => {
+                let mut free = ScheduleFree::new(rate.unwrap())?;
+                set!(free, with_weight_decay, "weight_decay");
+                Box::new(free)
+            }
+            #[cfg(feature = "linalg")]
+            "muon" => {
+                let mut muon = Muon::new(rate.unwrap_or(1e-3))?;
+                set!(muon, with_momentum, "momentum");
+                set!(muon, with_weight_decay, "weight_decay");
+                if self.config.get("nesterov").is_some_and(|nesterov| nesterov == false) {
+                    muon = muon.without_nesterov();
+                }
+                if let Some(scale) = self.config.get("adjust_lr_fn") {
+                    assert_eq!(scale, "match_rms_adamw");
+                    muon = muon.with_rate_scale(RateScale::MatchAdamW);
+                }
+                Box::new(muon)
+            }
+            other => panic!("unknown optimizer {other}"),
+        };
+        used.extend([
+            "betas",
+            "b1",
+            "b2",
+            "amsgrad",
+            "maximize",
+            "nesterov",
+            "centered",
+            "decoupled_weight_decay",
+            "adjust_lr_fn",
+        ]);
+        assert!(self.config.keys().all(|key| used.contains(&key.as_str())), "{:?}", self.config);
+        Ok(boxed)
+    }
+
+    /// How much wider the tolerance is: Keras forms the powers of the betas in f32; PyTorch's NAdam keeps the product of momenta
+    /// in f32 even for f64 parameters, and computes Muon's iteration in bf16.
+    fn slack(&self, eps: f64) -> f64 {
+        match (self.source.as_str(), self.optimizer.as_str(), self.dtype.as_str()) {
+            ("keras", ..) => 16.0,
+            (_, "nadam", "f64") => 1e-8 / (4.0 * eps),
+            (_, "muon", _) => 1e-3 / (4.0 * eps),
+            _ => 1.0,
+        }
     }
 
     /// What is wrong, if anything: parameters within `4 eps * sum over steps of max(largest |p| so far, lr)`, element by
@@ -95,17 +253,25 @@ impl Trajectory {
     fn compare<T: Real>(&self) -> Option<String> {
         let optimizer = self.optimizer::<T>().unwrap();
         let eps = Element::to_f64(T::epsilon());
+        let slack = self.slack(eps);
         let lr = optimizer.learning_rate();
+        let shape = &self.shape[..];
         let mut param: Vec<T> = self.init.iter().map(|&x| T::from_f64(x)).collect();
-        let mut state = optimizer.init(&param).unwrap();
+        let mut state = optimizer.init(TensorRef::new(&param, shape).unwrap()).unwrap();
         let mut largest: Vec<f64> = self.init.iter().map(|x| x.abs()).collect();
         let mut allowed = vec![0.0; param.len()];
         for (step, (grad, want)) in self.grads.iter().zip(&self.params).enumerate() {
             let grad: Vec<T> = grad.iter().map(|&x| T::from_f64(x)).collect();
-            optimizer.step(Step::new(&mut param, &grad, &mut state).check_finite()).unwrap();
+            let (p, g) = (TensorMut::new(&mut param, shape).unwrap(), TensorRef::new(&grad, shape).unwrap());
+            optimizer.step(Step::new(p, g, &mut state).check_finite()).unwrap();
+            if self.optimizer == "muon" {
+                // Each element of its update depends on all: sizes are the matrix's.
+                let all = largest.iter().chain(want).fold(0.0, |all: f64, x| all.max(x.abs()));
+                largest.fill(all);
+            }
             for i in 0..param.len() {
                 largest[i] = largest[i].max(want[i].abs());
-                allowed[i] += 4.0 * eps * largest[i].max(lr);
+                allowed[i] += 4.0 * slack * eps * largest[i].max(lr);
                 let difference = (Element::to_f64(param[i]) - want[i]).abs();
                 if difference > allowed[i] {
                     return Some(format!("{:?} step {step} element {i}: off by {difference:e}", self.config));
@@ -113,11 +279,17 @@ impl Trajectory {
             }
         }
         for (name, want) in self.state.iter().filter(|(name, _)| *name != "step") {
+            if let ([want], Some(got)) = (&want[..], state.scalar(name)) {
+                if (got - want).abs() > 1e-6 * want.abs() {
+                    return Some(format!("{:?} scalar {name}: {got} for {want}", self.config));
+                }
+                continue;
+            }
             let size = want.iter().fold(0.0, |size: f64, x| size.max(x.abs()));
             let Some(slot) = state.slot(name) else { return Some(format!("{:?}: no slot {name}", self.config)) };
             for (i, want) in want.iter().enumerate() {
                 let difference = (slot.values().get(i).unwrap() - want).abs();
-                if difference > 4.0 * eps * self.grads.len() as f64 * size {
+                if difference > 4.0 * slack * eps * self.grads.len() as f64 * size {
                     return Some(format!("{:?} slot {name} element {i}: off by {difference:e}", self.config));
                 }
             }
@@ -129,14 +301,17 @@ impl Trajectory {
 
 #[test]
 fn optimizers() {
-    let cases: Vec<Trajectory> = cases("optim", |case| case["source"] == "torch");
-    for kind in ["sgd", "adagrad", "adam", "adamw"] {
-        let own = cases.iter().filter(|case| case.optimizer == kind);
+    let cases: Vec<Trajectory> = cases("optim", |case| cfg!(feature = "linalg") || case["optimizer"] != "muon");
+    let kinds: BTreeSet<_> = cases.iter().map(|case| (&case.source, &case.optimizer)).collect();
+    assert_eq!(kinds.len(), if cfg!(feature = "linalg") { 21 } else { 20 }, "{kinds:?}");
+    for (source, optimizer) in kinds {
+        let own = cases.iter().filter(|case| case.source == *source && case.optimizer == *optimizer);
         let outcomes = own.map(|case| match case.dtype.as_str() {
             "f32" => case.compare::<f32>(),
             _ => case.compare::<f64>(),
         });
-        report(kind, &outcomes.collect::<Vec<_>>());
+        let kind = if source == "torch" { optimizer.clone() } else { format!("{source} {optimizer}") };
+        report(&kind, &outcomes.collect::<Vec<_>>());
     }
 }
 

@@ -3,10 +3,12 @@
 //! The only module with `unsafe` code: one block, in [`isa`].
 
 pub(crate) mod bits;
+pub(crate) mod factored;
 pub(crate) mod grid;
 pub(crate) mod isa;
 pub(crate) mod pack;
 pub(crate) mod parallel;
+pub(crate) mod reduce;
 pub(crate) mod rows;
 pub(crate) mod rule;
 pub(crate) mod scan;

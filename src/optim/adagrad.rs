@@ -1,6 +1,10 @@
 //! Adagrad.
 
-use super::hyper::{getters, learning_rate, narrow, non_negative, sign};
+use super::{
+    Convention,
+    hyper::{learning_rate, non_negative, numbers, switches},
+    scalar::{Gradient, narrow},
+};
 use crate::{
     element::{Element, Real},
     error::Result,
@@ -14,21 +18,23 @@ use crate::{
 /// At step `t`, for each element `p` with gradient `g`:
 ///
 /// ```text
-/// g   = -g                       maximize
+/// g   = -g                               maximize
 /// g   = g + weight_decay * p
 /// clr = learning_rate / (1 + (t - 1) * learning_rate_decay)
 /// s   = s + g * g
-/// p   = p - clr * g / (sqrt(s) + eps)
+/// p   = p - clr * g / (sqrt(s) + eps)    PyTorch, ONNX
+/// p   = p - clr * g / sqrt(s + eps)      Keras, optax; optax: not where s = 0
 /// ```
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `learning_rate` | – (PyTorch: 1e-2) | `>= 0` | the step's length |
+/// | `learning_rate` | – (PyTorch: 1e-2, Keras: 1e-3) | `>= 0` | the step's length |
 /// | `learning_rate_decay` | 0 | `>= 0` | slows the rate as steps are taken |
 /// | `weight_decay` | 0 | `>= 0` | L2 penalty |
-/// | `initial_accumulator` | 0 | `>= 0` | what `s` starts from |
-/// | `eps` | 1e-10 | `>= 0` | added to the root; at 0 an element without any gradient yet becomes NaN |
+/// | `initial_accumulator` | 0 (Keras, optax: 0.1) | `>= 0` | what `s` starts from |
+/// | `eps` | 1e-10 (Keras, optax: 1e-7, ONNX: 1e-6) | `>= 0` | keeps the root from 0; at 0 an element without any gradient yet becomes NaN |
 /// | `maximize` | off | | climbs |
+/// | convention | PyTorch | all | where `eps` stands |
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::Adagrad};
@@ -47,6 +53,7 @@ pub struct Adagrad {
     initial_accumulator: f64,
     eps: f64,
     maximize: bool,
+    convention: Convention,
 }
 
 impl Adagrad {
@@ -62,53 +69,36 @@ impl Adagrad {
             initial_accumulator: 0.0,
             eps: 1e-10,
             maximize: false,
+            convention: Convention::PyTorch,
         })
     }
 
-    /// Sets how the rate falls with the steps taken.
-    ///
-    /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
-    pub fn with_learning_rate_decay(self, decay: f64) -> Result<Self> {
-        Ok(Self { learning_rate_decay: non_negative("learning_rate_decay", decay)?, ..self })
-    }
-
-    /// Sets the L2 penalty.
-    ///
-    /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
-    pub fn with_weight_decay(self, weight_decay: f64) -> Result<Self> {
-        Ok(Self { weight_decay: non_negative("weight_decay", weight_decay)?, ..self })
-    }
-
-    /// Sets what the sum of squares starts from. Takes effect for state made afterwards.
-    ///
-    /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
-    pub fn with_initial_accumulator(self, value: f64) -> Result<Self> {
-        Ok(Self { initial_accumulator: non_negative("initial_accumulator", value)?, ..self })
-    }
-
-    /// Sets what is added to the root.
-    ///
-    /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
-    pub fn with_eps(self, eps: f64) -> Result<Self> {
-        Ok(Self { eps: non_negative("eps", eps)?, ..self })
-    }
-
-    /// Climbs instead of descending.
+    /// Follows another library, with its `eps` and `initial_accumulator`.
     #[must_use]
-    pub fn with_maximize(self) -> Self {
-        Self { maximize: true, ..self }
+    pub fn with_convention(self, convention: Convention) -> Self {
+        let (initial_accumulator, eps) = match convention {
+            Convention::PyTorch => (0.0, 1e-10),
+            Convention::Keras | Convention::Optax => (0.1, 1e-7),
+            Convention::Onnx => (0.0, 1e-6),
+        };
+        Self { convention, initial_accumulator, eps, ..self }
     }
 
-    getters! {
-        learning_rate_decay: f64 = learning_rate_decay, "How the rate falls with the steps taken.";
-        weight_decay: f64 = weight_decay, "The L2 penalty.";
-        initial_accumulator: f64 = initial_accumulator, "What the sum of squares starts from.";
-        eps: f64 = eps, "What is added to the root.";
-        maximize: bool = maximize, "Whether it climbs.";
+    numbers! {
+        with_learning_rate_decay, learning_rate_decay: non_negative, "how the rate falls with the steps taken";
+        with_weight_decay, weight_decay: non_negative, "the L2 penalty";
+        with_initial_accumulator, initial_accumulator: non_negative, "what the sum of squares of new state starts from";
+        with_eps, eps: non_negative, "what keeps the root from 0";
+    }
+
+    switches! {
+        with_maximize, maximize, "climbs instead of descending";
+    }
+
+    /// The library it follows.
+    #[must_use]
+    pub fn convention(&self) -> Convention {
+        self.convention
     }
 }
 
@@ -122,30 +112,34 @@ impl<T: Element> Optimizer<T> for Adagrad {
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {
+        let inside = matches!(self.convention, Convention::Keras | Convention::Optax);
         step.elementwise([SLOT], |count| AdagradRule {
+            gradient: Gradient::new(self.maximize, self.weight_decay),
             rate: narrow(self.learning_rate / (1.0 + (count - 1) as f64 * self.learning_rate_decay)),
-            weight_decay: narrow(self.weight_decay),
-            eps: narrow(self.eps),
-            sign: sign(self.maximize),
+            inner_eps: narrow(if inside { self.eps } else { 0.0 }),
+            outer_eps: narrow(if inside { 0.0 } else { self.eps }),
+            skip_zero: self.convention == Convention::Optax,
         })
     }
 }
 
 #[derive(Clone, Copy)]
 struct AdagradRule<R> {
+    gradient: Gradient<R>,
     rate: R,
-    weight_decay: R,
-    eps: R,
-    sign: R,
+    inner_eps: R,
+    outer_eps: R,
+    skip_zero: bool,
 }
 
 impl<R: Real> Rule<R, 1> for AdagradRule<R> {
     #[inline(always)]
     fn update(&self, param: R, grad: R, [sum]: [R; 1]) -> (R, [R; 1]) {
-        let grad = self.sign * grad;
-        let grad = if self.weight_decay == R::zero() { grad } else { grad + self.weight_decay * param };
+        let grad = self.gradient.of(param, grad);
         let sum = sum + grad * grad;
-        (param - self.rate * grad / (sum.sqrt() + self.eps), [sum])
+        // Adding an eps of 0 is exact: sums are not negative.
+        let moved = param - self.rate * grad / ((sum + self.inner_eps).sqrt() + self.outer_eps);
+        (if self.skip_zero && sum == R::zero() { param } else { moved }, [sum])
     }
 }
 

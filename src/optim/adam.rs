@@ -1,6 +1,10 @@
 //! Adam and AdamW: one rule, the weight decay coupled or decoupled.
 
-use super::hyper::{bias_correction, decay_rate, getters, learning_rate, narrow, non_negative, sign};
+use super::{
+    Convention,
+    hyper::{betas, learning_rate, non_negative, numbers, switches, unsupported},
+    scalar::{Average, Gradient, Squares, bias_correction, narrow},
+};
 use crate::{
     element::{Element, Real},
     error::Result,
@@ -8,75 +12,6 @@ use crate::{
     tensor::Schema,
     traits::{Optimizer, Step},
 };
-
-/// Hyper-parameters that Adam and AdamW share.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Moments {
-    betas: (f64, f64),
-    eps: f64,
-    amsgrad: bool,
-    maximize: bool,
-}
-
-impl Default for Moments {
-    fn default() -> Self {
-        Self { betas: (0.9, 0.999), eps: 1e-8, amsgrad: false, maximize: false }
-    }
-}
-
-macro_rules! moments_builders {
-    () => {
-        /// Sets the decay rates of the two moments.
-        ///
-        /// # Errors
-        /// [`Argument`](crate::ErrorKind::Argument) when one is not in `0 <= beta < 1`.
-        pub fn with_betas(mut self, beta1: f64, beta2: f64) -> Result<Self> {
-            self.moments.betas = (decay_rate("beta1", beta1)?, decay_rate("beta2", beta2)?);
-            Ok(self)
-        }
-
-        /// Sets what is added to the root.
-        ///
-        /// # Errors
-        /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
-        pub fn with_eps(mut self, eps: f64) -> Result<Self> {
-            self.moments.eps = non_negative("eps", eps)?;
-            Ok(self)
-        }
-
-        /// Sets the weight decay.
-        ///
-        /// # Errors
-        /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
-        pub fn with_weight_decay(mut self, weight_decay: f64) -> Result<Self> {
-            self.weight_decay = non_negative("weight_decay", weight_decay)?;
-            Ok(self)
-        }
-
-        /// Divides by the largest second moment so far (Reddi, Kale & Kumar 2018, arXiv:1904.09237):
-        /// a third slot.
-        #[must_use]
-        pub fn with_amsgrad(mut self) -> Self {
-            self.moments.amsgrad = true;
-            self
-        }
-
-        /// Climbs instead of descending.
-        #[must_use]
-        pub fn with_maximize(mut self) -> Self {
-            self.moments.maximize = true;
-            self
-        }
-
-        getters! {
-            betas: (f64, f64) = moments.betas, "The decay rates of the two moments.";
-            eps: f64 = moments.eps, "What is added to the root.";
-            weight_decay: f64 = weight_decay, "The weight decay.";
-            amsgrad: bool = moments.amsgrad, "Whether the largest second moment so far divides.";
-            maximize: bool = moments.maximize, "Whether it climbs.";
-        }
-    };
-}
 
 /// Adam (Kingma & Ba 2015, arXiv:1412.6980), as PyTorch's `Adam` has it.
 ///
@@ -88,19 +23,26 @@ macro_rules! moments_builders {
 /// m   = beta1 * m + (1 - beta1) * g
 /// v   = beta2 * v + (1 - beta2) * g * g
 /// h   = max(h, v)                amsgrad; else h = v
-/// p   = p - learning_rate / (1 - beta1^t) * m / (sqrt(h) / sqrt(1 - beta2^t) + eps)
+/// p   = p - learning_rate / (1 - beta1^t) * m / (sqrt(h) / sqrt(1 - beta2^t) + eps)         PyTorch
+/// p   = p - learning_rate / (1 - beta1^t) * m / (sqrt(h / (1 - beta2^t) + eps_root) + eps)  optax
+/// p   = p - learning_rate * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(h) + eps)         Keras, ONNX
+/// p   = p * (1 - decay_after)                                                               ONNX
 /// ```
 ///
-/// `m` is moved as an interpolation, `m + (1 - beta1) * (g - m)`, which does not cancel.
+/// ONNX counts from 0 and does not correct at its step 0. `m` is moved as an interpolation,
+/// `m + (1 - beta1) * (g - m)`, which does not cancel.
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `learning_rate` | – (PyTorch: 1e-3) | `>= 0` | the step's length |
+/// | `learning_rate` | – (1e-3 is common) | `>= 0` | the step's length |
 /// | `betas` | 0.9, 0.999 | `0 <= beta < 1` | decay rates of the moments |
-/// | `eps` | 1e-8 | `>= 0` | added to the root; at 0 an element without any gradient yet becomes NaN |
+/// | `eps` | 1e-8 (Keras: 1e-7, ONNX: 1e-6) | `>= 0` | added to the root; at 0 an element without any gradient yet becomes NaN |
+/// | `eps_root` | 0 | `>= 0` | added inside the root, optax only |
 /// | `weight_decay` | 0 | `>= 0` | L2 penalty; [`AdamW`] decouples it |
-/// | `amsgrad` | off | | the largest second moment so far |
+/// | `decay_after` | 0 | `>= 0` | what a step takes off the parameter after it, ONNX only |
+/// | `amsgrad` | off | | the largest second moment so far divides: a third slot (Reddi, Kale & Kumar 2018, arXiv:1904.09237) |
 /// | `maximize` | off | | climbs |
+/// | convention | PyTorch | all | where `eps` stands |
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::Adam};
@@ -114,8 +56,14 @@ macro_rules! moments_builders {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adam {
     learning_rate: f64,
+    betas: (f64, f64),
+    eps: f64,
+    eps_root: f64,
     weight_decay: f64,
-    moments: Moments,
+    decay_after: f64,
+    amsgrad: bool,
+    maximize: bool,
+    convention: Convention,
 }
 
 impl Adam {
@@ -124,22 +72,75 @@ impl Adam {
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when the rate is not in 0 ..= 3.4e38.
     pub fn new(learning_rate: f64) -> Result<Self> {
-        let learning_rate = non_negative("learning_rate", learning_rate)?;
-        Ok(Self { learning_rate, weight_decay: 0.0, moments: Moments::default() })
+        Ok(Self {
+            learning_rate: non_negative("learning_rate", learning_rate)?,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            eps_root: 0.0,
+            weight_decay: 0.0,
+            decay_after: 0.0,
+            amsgrad: false,
+            maximize: false,
+            convention: Convention::PyTorch,
+        })
     }
 
-    moments_builders!();
+    /// Follows another library, with its `eps`, and without what only another has.
+    #[must_use]
+    pub fn with_convention(self, convention: Convention) -> Self {
+        Self { convention, eps: default_eps(convention), eps_root: 0.0, decay_after: 0.0, ..self }
+    }
+
+    /// Sets what is added inside the root.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) unless the convention is optax's and it is in 0 ..= 3.4e38.
+    pub fn with_eps_root(self, eps_root: f64) -> Result<Self> {
+        match self.convention {
+            Convention::Optax => Ok(Self { eps_root: non_negative("eps_root", eps_root)?, ..self }),
+            other => Err(unsupported(other, "Optax, to have an eps_root")),
+        }
+    }
+
+    /// Sets what a step takes off the parameter after it (`norm_coefficient_post`).
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) unless the convention is ONNX's and it is in 0 ..= 3.4e38.
+    pub fn with_decay_after(self, decay_after: f64) -> Result<Self> {
+        match self.convention {
+            Convention::Onnx => Ok(Self { decay_after: non_negative("decay_after", decay_after)?, ..self }),
+            other => Err(unsupported(other, "Onnx, to have a decay_after")),
+        }
+    }
+
+    betas!();
+
+    numbers! {
+        with_eps, eps: non_negative, "what is added to the root";
+        with_weight_decay, weight_decay: non_negative, "the L2 penalty";
+    }
+
+    switches! {
+        with_amsgrad, amsgrad, "divides by the largest second moment so far";
+        with_maximize, maximize, "climbs instead of descending";
+    }
+
+    /// The library it follows.
+    #[must_use]
+    pub fn convention(&self) -> Convention {
+        self.convention
+    }
 }
 
 learning_rate!(Adam);
 
 impl<T: Element> Optimizer<T> for Adam {
     fn schema(&self, shape: &[usize]) -> Schema {
-        self.moments.schema(shape)
+        schema(self.amsgrad, shape)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {
-        self.moments.step(step, self.learning_rate, self.weight_decay, 1.0)
+        step_adam(self, 1.0, step)
     }
 }
 
@@ -148,7 +149,7 @@ impl<T: Element> Optimizer<T> for Adam {
 ///
 /// At step `t`, for each element, `p = p * (1 - learning_rate * weight_decay)` first, then Adam's
 /// update without its line for weight decay. The hyper-parameters are [`Adam`]'s, except that
-/// `weight_decay` is 1e-2 by default.
+/// `weight_decay` is 1e-2 by default (Keras: 4e-3, optax: 1e-4). ONNX has no AdamW.
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::AdamW};
@@ -162,8 +163,12 @@ impl<T: Element> Optimizer<T> for Adam {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamW {
     learning_rate: f64,
+    betas: (f64, f64),
+    eps: f64,
     weight_decay: f64,
-    moments: Moments,
+    amsgrad: bool,
+    maximize: bool,
+    convention: Convention,
 }
 
 impl AdamW {
@@ -172,94 +177,164 @@ impl AdamW {
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when the rate is not in 0 ..= 3.4e38.
     pub fn new(learning_rate: f64) -> Result<Self> {
-        let learning_rate = non_negative("learning_rate", learning_rate)?;
-        Ok(Self { learning_rate, weight_decay: 1e-2, moments: Moments::default() })
+        Ok(Self {
+            learning_rate: non_negative("learning_rate", learning_rate)?,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 1e-2,
+            amsgrad: false,
+            maximize: false,
+            convention: Convention::PyTorch,
+        })
     }
 
-    moments_builders!();
+    /// Follows another library, with its `eps` and `weight_decay`.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) for ONNX, which has no AdamW.
+    pub fn with_convention(self, convention: Convention) -> Result<Self> {
+        let weight_decay = match convention {
+            Convention::PyTorch => 1e-2,
+            Convention::Keras => 4e-3,
+            Convention::Optax => 1e-4,
+            Convention::Onnx => return Err(unsupported(convention, "PyTorch, Keras or Optax")),
+        };
+        Ok(Self { convention, eps: default_eps(convention), weight_decay, ..self })
+    }
+
+    betas!();
+
+    numbers! {
+        with_eps, eps: non_negative, "what is added to the root";
+        with_weight_decay, weight_decay: non_negative, "the decoupled weight decay";
+    }
+
+    switches! {
+        with_amsgrad, amsgrad, "divides by the largest second moment so far";
+        with_maximize, maximize, "climbs instead of descending";
+    }
+
+    /// The library it follows.
+    #[must_use]
+    pub fn convention(&self) -> Convention {
+        self.convention
+    }
 }
 
 learning_rate!(AdamW);
 
 impl<T: Element> Optimizer<T> for AdamW {
     fn schema(&self, shape: &[usize]) -> Schema {
-        self.moments.schema(shape)
+        schema(self.amsgrad, shape)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {
-        self.moments.step(step, self.learning_rate, 0.0, 1.0 - self.learning_rate * self.weight_decay)
+        let Self { learning_rate, betas, eps, weight_decay, amsgrad, maximize, convention } = *self;
+        let (eps_root, decay_after) = (0.0, 0.0);
+        let shrink = 1.0 - learning_rate * weight_decay;
+        let weight_decay = 0.0;
+        let adam =
+            Adam { learning_rate, betas, eps, eps_root, weight_decay, decay_after, amsgrad, maximize, convention };
+        step_adam(&adam, shrink, step)
     }
 }
 
 const SLOTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 const MAX_SLOT: &str = "max_exp_avg_sq";
 
-impl Moments {
-    fn schema(&self, shape: &[usize]) -> Schema {
-        let schema = SLOTS.iter().fold(Schema::new(), |schema, &name| schema.slot(name, shape, 0.0));
-        if self.amsgrad { schema.slot(MAX_SLOT, shape, 0.0) } else { schema }
+fn default_eps(convention: Convention) -> f64 {
+    match convention {
+        Convention::PyTorch | Convention::Optax => 1e-8,
+        Convention::Keras => 1e-7,
+        Convention::Onnx => 1e-6,
     }
+}
 
-    fn step<T: Element>(&self, step: Step<'_, T>, learning_rate: f64, penalty: f64, shrink: f64) -> Result<()> {
-        let (beta1, beta2) = self.betas;
-        let rule = |count| AdamRule {
-            sign: sign(self.maximize),
-            penalty: narrow(penalty),
-            shrink: narrow(shrink),
-            beta1_rest: narrow(1.0 - beta1),
-            beta1: narrow(beta1),
-            slow: 1.0 - beta1 < 0.5,
-            beta2: narrow(beta2),
-            beta2_rest: narrow(1.0 - beta2),
-            rate: narrow(learning_rate / bias_correction(beta1, count)),
-            root: narrow(bias_correction(beta2, count).sqrt()),
-            eps: narrow(self.eps),
-        };
-        if self.amsgrad {
-            step.elementwise([SLOTS[0], SLOTS[1], MAX_SLOT], rule)
-        } else {
-            step.elementwise(SLOTS, rule)
-        }
-    }
+fn schema(amsgrad: bool, shape: &[usize]) -> Schema {
+    let schema = SLOTS.iter().fold(Schema::new(), |schema, &name| schema.slot(name, shape, 0.0));
+    if amsgrad { schema.slot(MAX_SLOT, shape, 0.0) } else { schema }
+}
+
+/// Adam's step; parameters are multiplied by `shrink` first.
+fn step_adam<T: Element>(adam: &Adam, shrink: f64, step: Step<'_, T>) -> Result<()> {
+    let rule = |count| AdamRule::new(adam, shrink, count);
+    if adam.amsgrad { step.elementwise([SLOTS[0], SLOTS[1], MAX_SLOT], rule) } else { step.elementwise(SLOTS, rule) }
 }
 
 #[derive(Clone, Copy)]
 struct AdamRule<R> {
-    sign: R,
-    penalty: R,
+    gradient: Gradient<R>,
     shrink: R,
-    beta1: R,
-    beta1_rest: R,
-    slow: bool,
-    beta2: R,
-    beta2_rest: R,
+    shrink_after: R,
+    mean: Average<R>,
+    squares: Squares<R>,
     rate: R,
-    root: R,
+    divisor: Divisor<R>,
     eps: R,
 }
 
+/// What the mean is divided by, before `eps`.
+#[derive(Clone, Copy)]
+enum Divisor<R> {
+    /// `sqrt(v) / root`
+    Root(R),
+    /// `sqrt(v / correction + eps_root)`
+    Within { correction: R, eps_root: R },
+}
+
 impl<R: Real> AdamRule<R> {
-    /// Decayed parameter and new moments.
+    fn new(adam: &Adam, shrink: f64, count: u64) -> Self {
+        let (beta1, beta2) = adam.betas;
+        // ONNX is given the count before the step, and does not correct at 0.
+        let count = if adam.convention == Convention::Onnx { count - 1 } else { count };
+        let (bias1, bias2) = match count {
+            0 => (1.0, 1.0),
+            _ => (bias_correction(beta1, count), bias_correction(beta2, count)),
+        };
+        let (rate, divisor) = match adam.convention {
+            Convention::Optax if adam.eps_root > 0.0 => (
+                adam.learning_rate / bias1,
+                Divisor::Within { correction: narrow(bias2), eps_root: narrow(adam.eps_root) },
+            ),
+            Convention::PyTorch | Convention::Optax => {
+                (adam.learning_rate / bias1, Divisor::Root(narrow(bias2.sqrt())))
+            }
+            Convention::Keras | Convention::Onnx => {
+                (adam.learning_rate * bias2.sqrt() / bias1, Divisor::Root(R::one()))
+            }
+        };
+        Self {
+            gradient: Gradient::new(adam.maximize, adam.weight_decay),
+            shrink: narrow(shrink),
+            shrink_after: narrow(1.0 - adam.decay_after),
+            mean: Average::new(beta1),
+            squares: Squares::new(beta2),
+            rate: narrow(rate),
+            divisor,
+            eps: narrow(adam.eps),
+        }
+    }
+
     #[inline(always)]
-    fn moments(&self, param: R, grad: R, m: R, v: R) -> (R, R, R) {
-        let grad = self.sign * grad;
-        let grad = if self.penalty == R::zero() { grad } else { grad + self.penalty * param };
-        let step = grad - m;
-        let m = if self.slow { m + self.beta1_rest * step } else { grad - step * self.beta1 };
-        let v = self.beta2 * v + self.beta2_rest * grad * grad;
-        (self.shrink * param, m, v)
+    fn moments(&self, param: R, grad: R, m: R, v: R) -> (R, R) {
+        let grad = self.gradient.of(param, grad);
+        (self.mean.next(m, grad), self.squares.next(v, grad))
     }
 
     #[inline(always)]
     fn moved(&self, param: R, m: R, v: R) -> R {
-        param - self.rate * m / (v.sqrt() / self.root + self.eps)
+        let root = match self.divisor {
+            Divisor::Root(root) => v.sqrt() / root,
+            Divisor::Within { correction, eps_root } => (v / correction + eps_root).sqrt(),
+        };
+        (self.shrink * param - self.rate * m / (root + self.eps)) * self.shrink_after
     }
 }
 
 impl<R: Real> Rule<R, 2> for AdamRule<R> {
     #[inline(always)]
     fn update(&self, param: R, grad: R, [m, v]: [R; 2]) -> (R, [R; 2]) {
-        let (param, m, v) = self.moments(param, grad, m, v);
+        let (m, v) = self.moments(param, grad, m, v);
         (self.moved(param, m, v), [m, v])
     }
 }
@@ -267,7 +342,7 @@ impl<R: Real> Rule<R, 2> for AdamRule<R> {
 impl<R: Real> Rule<R, 3> for AdamRule<R> {
     #[inline(always)]
     fn update(&self, param: R, grad: R, [m, v, largest]: [R; 3]) -> (R, [R; 3]) {
-        let (param, m, v) = self.moments(param, grad, m, v);
+        let (m, v) = self.moments(param, grad, m, v);
         // As IEEE maximum: a NaN stays.
         let largest = if v < largest { largest } else { v };
         (self.moved(param, m, largest), [m, v, largest])

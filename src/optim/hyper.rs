@@ -1,9 +1,7 @@
-//! Checks of hyper-parameters, and their narrowing.
+//! Checks of hyper-parameters, and the methods that set and tell them.
 
-use crate::{
-    element::Real,
-    error::{Error, Result},
-};
+use super::Convention;
+use crate::error::{Error, Result};
 
 /// A value of at least 0 that every element type's arithmetic can hold.
 pub(super) fn non_negative(name: &'static str, value: f64) -> Result<f64> {
@@ -12,6 +10,11 @@ pub(super) fn non_negative(name: &'static str, value: f64) -> Result<f64> {
     } else {
         Err(Error::argument(name, format!("{value:?}"), "from 0 to 3.4e38"))
     }
+}
+
+/// A value above 0 that every element type's arithmetic can hold.
+pub(super) fn positive(name: &'static str, value: f64) -> Result<f64> {
+    if non_negative(name, value)? > 0.0 { Ok(value) } else { Err(Error::argument(name, value, "above 0")) }
 }
 
 /// A decay rate: at least 0 and less than 1.
@@ -23,19 +26,9 @@ pub(super) fn decay_rate(name: &'static str, value: f64) -> Result<f64> {
     }
 }
 
-/// `1 - beta^t`
-pub(super) fn bias_correction(beta: f64, count: u64) -> f64 {
-    1.0 - libm::pow(beta, count as f64)
-}
-
-/// A scalar of a step, formed in `f64` and narrowed once.
-pub(super) fn narrow<R: Real>(value: f64) -> R {
-    R::from_f64(value)
-}
-
-/// `-1` where a gradient is to be followed upwards, else `1`: multiplying by it is exact.
-pub(super) fn sign<R: Real>(maximize: bool) -> R {
-    if maximize { -R::one() } else { R::one() }
+/// The error of an optimizer that does not know a convention.
+pub(super) fn unsupported(convention: Convention, known: &'static str) -> Error {
+    Error::argument("convention", format!("{convention:?}"), known)
 }
 
 /// Getter and setter of the field `learning_rate`.
@@ -55,14 +48,64 @@ macro_rules! learning_rate {
 }
 pub(super) use learning_rate;
 
-/// Getters of hyper-parameters: the name and type of each, the field it is in, and its doc.
-macro_rules! getters {
-    ($($name:ident: $type:ty = $($field:ident).+, $doc:literal;)*) => {$(
-        #[doc = $doc]
+/// Numbers: for each the method that sets it, its field, its check, and what it is (a phrase that follows "Sets").
+macro_rules! numbers {
+    ($($with:ident, $name:ident: $check:ident, $what:literal;)*) => {$(
+        #[doc = concat!("Sets ", $what, ".")]
+        ///
+        /// # Errors
+        /// [`Argument`](crate::ErrorKind::Argument) when it is outside the range in the table.
+        pub fn $with(mut self, $name: f64) -> crate::Result<Self> {
+            self.$name = crate::optim::hyper::$check(stringify!($name), $name)?;
+            Ok(self)
+        }
+
+        #[doc = concat!("Returns ", $what, ".")]
         #[must_use]
-        pub fn $name(&self) -> $type {
-            self.$($field).+
+        pub fn $name(&self) -> f64 {
+            self.$name
         }
     )*};
 }
-pub(super) use getters;
+pub(super) use numbers;
+
+/// Switches: for each the method that turns it on, its field, and what it does (a phrase).
+macro_rules! switches {
+    ($($with:ident, $name:ident, $what:literal;)*) => {$(
+        #[doc = concat!("Turns on that it ", $what, ".")]
+        #[must_use]
+        pub fn $with(mut self) -> Self {
+            self.$name = true;
+            self
+        }
+
+        #[doc = concat!("Whether it ", $what, ".")]
+        #[must_use]
+        pub fn $name(&self) -> bool {
+            self.$name
+        }
+    )*};
+}
+pub(super) use switches;
+
+/// The decay rates of two moments, in the field `betas`.
+macro_rules! betas {
+    () => {
+        /// Sets the decay rates of the two moments.
+        ///
+        /// # Errors
+        /// [`Argument`](crate::ErrorKind::Argument) when one is not in `0 <= beta < 1`.
+        pub fn with_betas(mut self, beta1: f64, beta2: f64) -> crate::Result<Self> {
+            let check = crate::optim::hyper::decay_rate;
+            self.betas = (check("beta1", beta1)?, check("beta2", beta2)?);
+            Ok(self)
+        }
+
+        /// Returns the decay rates of the two moments.
+        #[must_use]
+        pub fn betas(&self) -> (f64, f64) {
+            self.betas
+        }
+    };
+}
+pub(super) use betas;

@@ -1,6 +1,10 @@
 //! Stochastic gradient descent, with momentum.
 
-use super::hyper::{getters, learning_rate, narrow, non_negative, sign};
+use super::{
+    Convention,
+    hyper::{learning_rate, non_negative, numbers, switches},
+    scalar::{Gradient, narrow},
+};
 use crate::{
     element::{Element, Real},
     error::{Error, Result},
@@ -14,23 +18,32 @@ use crate::{
 /// At step `t`, for each element `p` with gradient `g`:
 ///
 /// ```text
-/// g  = -g                        maximize
+/// g  = -g                                  maximize
 /// g  = g + weight_decay * p
-/// b  = g                         t = 1
+/// b  = g                                   t = 1 (ONNX: momentum * b + g)
 /// b  = momentum * b + (1 - dampening) * g
-/// g  = g + momentum * b          nesterov
-/// g  = b                         momentum without nesterov
+/// g  = g + momentum * b                    nesterov
+/// g  = b                                   momentum without nesterov
 /// p  = p - learning_rate * g
+/// ```
+///
+/// By the convention of Keras the rate is a part of the momentum:
+///
+/// ```text
+/// b  = momentum * b - learning_rate * g
+/// p  = p + momentum * b - learning_rate * g    nesterov
+/// p  = p + b                                   else
 /// ```
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `learning_rate` | – | `>= 0` | the step's length |
 /// | `momentum` | 0 | `>= 0` | how much of the last direction stays; 0 keeps no state |
-/// | `dampening` | 0 | finite | how much less the new gradient counts |
+/// | `dampening` | 0 | finite | how much less the new gradient counts; 0 with Keras |
 /// | `weight_decay` | 0 | `>= 0` | L2 penalty |
-/// | `nesterov` | off | needs momentum > 0, dampening 0 | looks one step ahead |
+/// | `nesterov` | off | needs momentum > 0; dampening 0 but for ONNX | looks one step ahead |
 /// | `maximize` | off | | climbs |
+/// | convention | PyTorch | all; optax is as PyTorch | where the rate stands |
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::Sgd};
@@ -49,6 +62,7 @@ pub struct Sgd {
     weight_decay: f64,
     nesterov: bool,
     maximize: bool,
+    convention: Convention,
 }
 
 impl Sgd {
@@ -64,6 +78,7 @@ impl Sgd {
             weight_decay: 0.0,
             nesterov: false,
             maximize: false,
+            convention: Convention::PyTorch,
         })
     }
 
@@ -75,25 +90,6 @@ impl Sgd {
         Ok(Self { nesterov: false, momentum: non_negative("momentum", momentum)?, ..self })
     }
 
-    /// Sets the dampening.
-    ///
-    /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is not finite, or not 0 with Nesterov.
-    pub fn with_dampening(self, dampening: f64) -> Result<Self> {
-        if dampening.abs() > f64::from(f32::MAX) || dampening.is_nan() {
-            return Err(Error::argument("dampening", dampening, "at most 3.4e38 in size"));
-        }
-        Self { dampening, ..self }.checked()
-    }
-
-    /// Sets the L2 penalty.
-    ///
-    /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
-    pub fn with_weight_decay(self, weight_decay: f64) -> Result<Self> {
-        Ok(Self { weight_decay: non_negative("weight_decay", weight_decay)?, ..self })
-    }
-
     /// Sets the momentum, in Nesterov's form.
     ///
     /// # Errors
@@ -102,26 +98,64 @@ impl Sgd {
         Self { nesterov: true, momentum: non_negative("momentum", momentum)?, ..self }.checked()
     }
 
-    /// Climbs instead of descending.
-    #[must_use]
-    pub fn with_maximize(self) -> Self {
-        Self { maximize: true, ..self }
+    /// Sets the dampening.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not finite, or not 0 with Nesterov or Keras.
+    pub fn with_dampening(self, dampening: f64) -> Result<Self> {
+        if dampening.abs() > f64::from(f32::MAX) || dampening.is_nan() {
+            return Err(Error::argument("dampening", format!("{dampening:?}"), "at most 3.4e38 in size"));
+        }
+        Self { dampening, ..self }.checked()
     }
 
-    getters! {
-        momentum: f64 = momentum, "How much of the last direction stays.";
-        dampening: f64 = dampening, "How much less the new gradient counts.";
-        weight_decay: f64 = weight_decay, "The L2 penalty.";
-        nesterov: bool = nesterov, "Whether the momentum is Nesterov's.";
-        maximize: bool = maximize, "Whether it climbs.";
+    /// Follows another library.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when dampening is not 0 and the library has none.
+    pub fn with_convention(self, convention: Convention) -> Result<Self> {
+        Self { convention, ..self }.checked()
+    }
+
+    numbers! {
+        with_weight_decay, weight_decay: non_negative, "the L2 penalty";
+    }
+
+    switches! {
+        with_maximize, maximize, "climbs instead of descending";
+    }
+
+    /// Returns how much of the last direction stays.
+    #[must_use]
+    pub fn momentum(&self) -> f64 {
+        self.momentum
+    }
+
+    /// Returns how much less the new gradient counts.
+    #[must_use]
+    pub fn dampening(&self) -> f64 {
+        self.dampening
+    }
+
+    /// Whether the momentum is Nesterov's.
+    #[must_use]
+    pub fn nesterov(&self) -> bool {
+        self.nesterov
+    }
+
+    /// The library it follows.
+    #[must_use]
+    pub fn convention(&self) -> Convention {
+        self.convention
     }
 
     fn checked(self) -> Result<Self> {
         if self.nesterov && self.momentum == 0.0 {
             return Err(Error::argument("momentum", self.momentum, "above 0 with Nesterov"));
         }
-        if self.nesterov && self.dampening != 0.0 {
-            return Err(Error::argument("dampening", self.dampening, "0 with Nesterov"));
+        let dampens = self.convention == Convention::Onnx || !self.nesterov && self.convention != Convention::Keras;
+        if self.dampening != 0.0 && !dampens {
+            return Err(Error::argument("dampening", self.dampening, "0 with Nesterov and with Keras"));
         }
         Ok(self)
     }
@@ -137,19 +171,22 @@ impl<T: Element> Optimizer<T> for Sgd {
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {
-        let plain = Descent {
-            learning_rate: narrow(self.learning_rate),
-            weight_decay: narrow(self.weight_decay),
-            sign: sign(self.maximize),
-        };
+        let gradient = Gradient::new(self.maximize, self.weight_decay);
+        let rate = narrow(self.learning_rate);
+        let momentum = narrow(self.momentum);
         if self.momentum == 0.0 {
-            return step.elementwise([], |_| plain);
+            return step.elementwise([], |_| Descent { gradient, rate });
         }
+        if self.convention == Convention::Keras {
+            return step.elementwise([SLOT], |_| Velocity { gradient, rate, momentum, nesterov: self.nesterov });
+        }
+        let fresh_start = self.convention != Convention::Onnx;
         step.elementwise([SLOT], |count| Momentum {
-            plain,
-            first: count == 1,
-            momentum: narrow(self.momentum),
-            fresh: narrow(1.0 - self.dampening),
+            gradient,
+            rate,
+            momentum,
+            first: fresh_start && count == 1,
+            fresh: narrow(if count == 1 { 1.0 } else { 1.0 - self.dampening }),
             nesterov: self.nesterov,
         })
     }
@@ -157,31 +194,23 @@ impl<T: Element> Optimizer<T> for Sgd {
 
 #[derive(Clone, Copy)]
 struct Descent<R> {
-    learning_rate: R,
-    weight_decay: R,
-    sign: R,
-}
-
-impl<R: Real> Descent<R> {
-    #[inline(always)]
-    fn gradient(&self, param: R, grad: R) -> R {
-        let grad = self.sign * grad;
-        if self.weight_decay == R::zero() { grad } else { grad + self.weight_decay * param }
-    }
+    gradient: Gradient<R>,
+    rate: R,
 }
 
 impl<R: Real> Rule<R, 0> for Descent<R> {
     #[inline(always)]
     fn update(&self, param: R, grad: R, []: [R; 0]) -> (R, [R; 0]) {
-        (param - self.learning_rate * self.gradient(param, grad), [])
+        (param - self.rate * self.gradient.of(param, grad), [])
     }
 }
 
 #[derive(Clone, Copy)]
 struct Momentum<R> {
-    plain: Descent<R>,
-    first: bool,
+    gradient: Gradient<R>,
+    rate: R,
     momentum: R,
+    first: bool,
     fresh: R,
     nesterov: bool,
 }
@@ -189,10 +218,29 @@ struct Momentum<R> {
 impl<R: Real> Rule<R, 1> for Momentum<R> {
     #[inline(always)]
     fn update(&self, param: R, grad: R, [buffer]: [R; 1]) -> (R, [R; 1]) {
-        let grad = self.plain.gradient(param, grad);
+        let grad = self.gradient.of(param, grad);
         let buffer = if self.first { grad } else { self.momentum * buffer + self.fresh * grad };
         let update = if self.nesterov { grad + self.momentum * buffer } else { buffer };
-        (param - self.plain.learning_rate * update, [buffer])
+        (param - self.rate * update, [buffer])
+    }
+}
+
+/// The momentum of Keras: a velocity, with the rate in it.
+#[derive(Clone, Copy)]
+struct Velocity<R> {
+    gradient: Gradient<R>,
+    rate: R,
+    momentum: R,
+    nesterov: bool,
+}
+
+impl<R: Real> Rule<R, 1> for Velocity<R> {
+    #[inline(always)]
+    fn update(&self, param: R, grad: R, [velocity]: [R; 1]) -> (R, [R; 1]) {
+        let push = self.rate * self.gradient.of(param, grad);
+        let velocity = self.momentum * velocity - push;
+        let update = if self.nesterov { self.momentum * velocity - push } else { velocity };
+        (param + update, [velocity])
     }
 }
 

@@ -1,0 +1,17 @@
+//! Whose conventions an algorithm follows.
+
+/// The library whose formula and defaults an algorithm follows, where they differ: where `eps` stands, what is
+/// corrected for bias, whether the rate is a part of the momentum. Each optimizer's docs say what changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Convention {
+    /// `torch.optim`.
+    #[default]
+    PyTorch,
+    /// Keras 3 and TensorFlow.
+    Keras,
+    /// optax.
+    Optax,
+    /// The operators of `ai.onnx.preview.training`.
+    Onnx,
+}

@@ -1,0 +1,138 @@
+//! The node tests of ONNX's training operators: Adagrad, Adam, Momentum.
+//!
+//! Reads `tests/fixtures/oracles/onnx_node`, or `onnx_node` in the folder named by `LAPIDARY_ORACLES`.
+
+use lapidary::{
+    Optimizer, OptimizerExt, Step, Values,
+    optim::{Adagrad, Adam, Convention, Sgd},
+};
+use prost::Message;
+use std::{collections::HashMap, fs, path::PathBuf};
+
+#[derive(Clone, PartialEq, Message)]
+struct Tensor {
+    #[prost(float, repeated, tag = "4")]
+    float_data: Vec<f32>,
+    #[prost(int64, repeated, tag = "7")]
+    int64_data: Vec<i64>,
+    #[prost(bytes = "vec", tag = "9")]
+    raw_data: Vec<u8>,
+}
+
+impl Tensor {
+    fn floats(&self) -> Vec<f32> {
+        let raw = self.raw_data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        if self.raw_data.is_empty() { self.float_data.clone() } else { raw.collect() }
+    }
+
+    fn integer(&self) -> i64 {
+        let raw = || i64::from_le_bytes(self.raw_data[..8].try_into().unwrap());
+        self.int64_data.first().copied().unwrap_or_else(raw)
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Attribute {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(float, tag = "2")]
+    f: f32,
+    #[prost(bytes = "vec", tag = "4")]
+    s: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Node {
+    #[prost(string, tag = "4")]
+    op_type: String,
+    #[prost(message, repeated, tag = "5")]
+    attribute: Vec<Attribute>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Graph {
+    #[prost(message, repeated, tag = "1")]
+    node: Vec<Node>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Model {
+    #[prost(message, optional, tag = "7")]
+    graph: Option<Graph>,
+}
+
+fn folder() -> PathBuf {
+    let fixtures = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracles"));
+    std::env::var_os("LAPIDARY_ORACLES").map_or_else(fixtures, PathBuf::from).join("onnx_node")
+}
+
+fn tensors(dir: &std::path::Path, kind: &str) -> Vec<Tensor> {
+    let files = (0..).map(|i| dir.join(format!("test_data_set_0/{kind}_{i}.pb"))).take_while(|path| path.exists());
+    files.map(|path| Tensor::decode(&fs::read(path).unwrap()[..]).unwrap()).collect()
+}
+
+/// The optimizer of a node and the names of its slots, in the operator's order.
+fn optimizer(node: &Node, rate: f64) -> (Box<dyn Optimizer<f32>>, Vec<&'static str>) {
+    let numbers: HashMap<&str, f64> = node.attribute.iter().map(|a| (a.name.as_str(), a.f.into())).collect();
+    let number = |name: &str, default: f64| numbers.get(name).copied().unwrap_or(default);
+    let decay = number("norm_coefficient", 0.0);
+    match node.op_type.as_str() {
+        "Adagrad" => {
+            let adagrad = Adagrad::new(rate).unwrap().with_convention(Convention::Onnx);
+            let adagrad = adagrad.with_eps(number("epsilon", 1e-6)).unwrap().with_weight_decay(decay).unwrap();
+            (Box::new(adagrad.with_learning_rate_decay(number("decay_factor", 0.0)).unwrap()), vec!["sum"])
+        }
+        "Adam" => {
+            let adam = Adam::new(rate).unwrap().with_convention(Convention::Onnx);
+            let adam = adam.with_betas(number("alpha", 0.9), number("beta", 0.999)).unwrap();
+            let adam = adam.with_eps(number("epsilon", 1e-6)).unwrap().with_weight_decay(decay).unwrap();
+            let adam = adam.with_decay_after(number("norm_coefficient_post", 0.0)).unwrap();
+            (Box::new(adam), vec!["exp_avg", "exp_avg_sq"])
+        }
+        "Momentum" => {
+            let sgd = Sgd::new(rate).unwrap().with_convention(Convention::Onnx).unwrap();
+            let sgd = sgd.with_dampening(1.0 - number("beta", 1.0)).unwrap().with_weight_decay(decay).unwrap();
+            let nesterov = node.attribute.iter().any(|a| a.name == "mode" && a.s == b"nesterov");
+            let momentum = number("alpha", 0.0);
+            let sgd = if nesterov { sgd.with_nesterov(momentum) } else { sgd.with_momentum(momentum) };
+            (Box::new(sgd.unwrap()), vec!["momentum_buffer"])
+        }
+        other => panic!("unknown operator {other}"),
+    }
+}
+
+#[test]
+fn training_operators() {
+    let names =
+        ["adagrad", "adagrad_multiple", "adam", "adam_multiple", "momentum", "momentum_multiple", "nesterov_momentum"];
+    let mut compared = 0;
+    for name in names {
+        let dir = folder().join(format!("test_{name}"));
+        let model = Model::decode(&fs::read(dir.join("model.onnx")).unwrap()[..]).unwrap();
+        let (inputs, outputs) = (tensors(&dir, "input"), tensors(&dir, "output"));
+        let (optimizer, slots) = optimizer(&model.graph.unwrap().node[0], inputs[0].floats()[0].into());
+        // R, T, then all parameters, all gradients, and all of each kind of state; outputs alike without R, T, gradients.
+        let count = (inputs.len() - 2) / (2 + slots.len());
+        let input = |kind: usize, i: usize| inputs[2 + kind * count + i].floats();
+        let output = |kind: usize, i: usize| outputs[kind * count + i].floats();
+        for i in 0..count {
+            let mut param = input(0, i);
+            let mut state = optimizer.init(&param).unwrap();
+            state.set_steps(inputs[1].integer() as u64);
+            for (k, slot) in slots.iter().enumerate() {
+                state.set_slot(slot, Values::F32(input(2 + k, i))).unwrap();
+            }
+            optimizer.step(Step::new(&mut param, &input(1, i), &mut state)).unwrap();
+            let close = |a: &[f32], b: &[f32]| {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-6 * (1.0 + b.abs()))
+            };
+            assert!(close(&param, &output(0, i)), "{name}: {param:?} for {:?}", output(0, i));
+            for (k, slot) in slots.iter().enumerate() {
+                let got = state.slot(slot).unwrap().values().as_slice::<f32>().unwrap();
+                assert!(close(got, &output(1 + k, i)), "{name} {slot}: {got:?} for {:?}", output(1 + k, i));
+            }
+        }
+        compared += 1;
+    }
+    println!("oracle onnx_node training: {compared} compared, {compared} within tolerance");
+}
