@@ -32,6 +32,14 @@ pub trait Optimizer<T: Element>: LearningRate + Debug + Send + Sync {
     /// What it remembers of a parameter of this shape.
     fn schema(&self, shape: &[usize]) -> Schema;
 
+    /// Whether there is a step for parameters of this shape.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when there is none, and why.
+    fn supports(&self, _shape: &[usize]) -> Result<()> {
+        Ok(())
+    }
+
     /// Moves one parameter by its gradient. Everything is checked first; an error leaves parameter
     /// and state as they were. Does not allocate.
     ///
@@ -68,6 +76,10 @@ impl<O: LearningRate + ?Sized> LearningRate for Box<O> {
 impl<T: Element, O: Optimizer<T> + ?Sized> Optimizer<T> for Box<O> {
     fn schema(&self, shape: &[usize]) -> Schema {
         (**self).schema(shape)
+    }
+
+    fn supports(&self, shape: &[usize]) -> Result<()> {
+        (**self).supports(shape)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {

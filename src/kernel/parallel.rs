@@ -33,8 +33,13 @@ pub(crate) trait Work: Sized + Send {
 
 /// Runs all of `work`, on the instruction set in use.
 pub(crate) fn execute<W: Work>(work: W) -> W::Output {
-    let parallel = work.elements() > 2 * GRAIN && threads() > 1;
+    let parallel = pays(work.elements());
     run(work, Isa::current(), parallel)
+}
+
+/// Whether a second thread pays for so many elements, and there is one.
+pub(crate) fn pays(elements: usize) -> bool {
+    elements > 2 * GRAIN && threads() > 1
 }
 
 fn run<W: Work>(work: W, isa: Isa, parallel: bool) -> W::Output {
@@ -54,7 +59,9 @@ fn run<W: Work>(work: W, isa: Isa, parallel: bool) -> W::Output {
 }
 
 #[cfg(feature = "rayon")]
-use rayon::{current_num_threads as threads, join};
+use rayon::current_num_threads as threads;
+#[cfg(feature = "rayon")]
+pub(crate) use rayon::join;
 
 #[cfg(not(feature = "rayon"))]
 fn threads() -> usize {
@@ -62,7 +69,7 @@ fn threads() -> usize {
 }
 
 #[cfg(not(feature = "rayon"))]
-fn join<A, B>(a: impl FnOnce() -> A, b: impl FnOnce() -> B) -> (A, B) {
+pub(crate) fn join<A, B>(a: impl FnOnce() -> A, b: impl FnOnce() -> B) -> (A, B) {
     (a(), b())
 }
 

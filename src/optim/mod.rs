@@ -16,6 +16,7 @@ mod minimize;
 #[cfg(feature = "linalg")]
 mod muon;
 mod nadam;
+mod params;
 mod radam;
 mod rmsprop;
 mod scalar;
@@ -34,6 +35,7 @@ pub use minimize::{Minimum, Stop, StopReason, minimize};
 #[cfg(feature = "linalg")]
 pub use muon::{Muon, RateScale};
 pub use nadam::NAdam;
+pub use params::{GroupId, Params, Update};
 pub use radam::RAdam;
 pub use rmsprop::RmsProp;
 pub use schedule_free::ScheduleFree;

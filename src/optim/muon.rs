@@ -177,10 +177,16 @@ impl<T: Element> Optimizer<T> for Muon {
         }
     }
 
+    fn supports(&self, shape: &[usize]) -> Result<()> {
+        if shape.len() == 2 {
+            return Ok(());
+        }
+        Err(Error::argument("parameter", format!("of shape {shape:?}"), "a matrix, for Muon"))
+    }
+
     fn step(&self, mut step: Step<'_, T>) -> Result<()> {
-        let [rows, cols] = *step.shape() else {
-            return Err(Error::argument("parameter", format!("of shape {:?}", step.shape()), "a matrix, for Muon"));
-        };
+        Optimizer::<T>::supports(self, step.shape())?;
+        let (rows, cols) = (step.shape()[0], step.shape()[1]);
         let mut open = step.open([SLOT], [])?;
         open.update(&Buffer { mean: Average::new(self.momentum) });
         let OpenStep { param, grad, slots: [buffer], scratch, mask, .. } = open;
