@@ -69,7 +69,7 @@
 //! |---|---|---|
 //! | `ndarray` | yes | `ndarray` arrays and views as tensors |
 //! | `rayon` | yes | kernels use the caller's rayon pool |
-//! | `linalg` | no | matrix products by `faer`: [`optim::Muon`] |
+//! | `linalg` | no | matrix products by `faer`: the optimizer `Muon` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]

@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     kernel::parallel,
     tensor::{Mask, State, TensorMut, TensorRef, qtensor::check_finite, view::checked_volume},
-    traits::{Optimizer, OptimizerExt, Step},
+    traits::{Optimizer, Step},
 };
 
 /// Parameters by name, each in a group with an optimizer of its own, each with its own state and count of steps.
@@ -271,7 +271,10 @@ fn run<T: Element>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ErrorKind, optim::Adam, optim::Sgd};
+    use crate::{
+        ErrorKind, OptimizerExt,
+        optim::{Adam, Sgd},
+    };
 
     fn two() -> (Params<f32>, GroupId) {
         let mut params = Params::new().check_finite();
