@@ -4,8 +4,8 @@ use half::{bf16, f16};
 use lapidary::{
     Element, Isa, Mask, Optimizer, OptimizerExt, PrunerExt, QuantizerExt, Step, TensorMut, TensorRef, half,
     optim::{
-        Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Convention, Lamb, Lion, NAdam, RAdam, RmsProp, ScheduleFree,
-        Sgd, Stop, minimize,
+        Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Convention, Lamb, Lion, NAdam, Norm, RAdam, RmsProp,
+        ScheduleFree, Sgd, Stop, clip_norm, clip_value, minimize,
     },
     prune::{Magnitude, Threshold},
     quant::MinMax,
@@ -185,6 +185,12 @@ fn masks() {
 fn norms() {
     let _alone = alone();
     let start = numbers::<f32>(200_003, 11);
+    everywhere("clip", || {
+        let mut clipped = start.clone();
+        let norm = clip_norm(&mut [(&mut clipped).into()], 1.0, Norm::L2).unwrap();
+        clip_value(&mut clipped, 1e-3).unwrap();
+        (norm.to_bits(), bits(&clipped))
+    });
     everywhere("norm", || {
         let end = minimize(&Sgd::new(0.1).unwrap(), &mut start.clone(), Stop::after(2), |theta, gradient| {
             gradient.copy_from_slice(theta);

@@ -6,6 +6,7 @@ pub(crate) mod bits;
 pub(crate) mod factored;
 pub(crate) mod grid;
 pub(crate) mod isa;
+pub(crate) mod map;
 pub(crate) mod pack;
 pub(crate) mod parallel;
 pub(crate) mod reduce;
