@@ -5,7 +5,7 @@
 
 use lapidary::{
     Isa, Optimizer, OptimizerExt, Step,
-    optim::{Adagrad, Adam, AdamW, Sgd},
+    optim::{Adagrad, Adam, AdamW, Compact, Sgd},
 };
 use std::{hint::black_box, time::Instant};
 
@@ -58,12 +58,14 @@ fn seconds(mut work: impl FnMut()) -> f64 {
 fn main() {
     // Under `cargo test` just that it runs.
     let (n, rounds) = if std::env::args().any(|arg| arg == "--bench") { (25_000_000, 15) } else { (100_000, 2) };
-    let optimizers: [(&str, Box<dyn Optimizer<f32>>); 5] = [
+    let optimizers: [(&str, Box<dyn Optimizer<f32>>); 7] = [
         ("sgd", Box::new(Sgd::new(1e-3).unwrap())),
         ("momentum", Box::new(Sgd::new(1e-3).unwrap().with_momentum(0.9).unwrap())),
         ("adagrad", Box::new(Adagrad::new(1e-2).unwrap())),
         ("adam", Box::new(Adam::new(1e-3).unwrap())),
         ("adamw", Box::new(AdamW::new(1e-3).unwrap())),
+        ("adam, bf16 state", Box::new(Compact::bf16(Adam::new(1e-3).unwrap()))),
+        ("adam, 8-bit state", Box::new(Compact::eight_bit(Adam::new(1e-3).unwrap()))),
     ];
     let grad: Vec<f32> = (0..n).map(|i| (i % 17) as f32 * 0.01 - 0.08).collect();
     let [mut a, mut b, mut c] = std::array::from_fn(|_| vec![0.25f32; n]);

@@ -30,7 +30,7 @@ impl LearningRate for Lion {
 
 impl<T: Element> Optimizer<T> for Lion {
     fn schema(&self, shape: &[usize]) -> Schema {
-        Schema::new().slot("exp_avg", shape, 0.0)
+        Schema::new("Lion").moment("exp_avg", shape, 0.0)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {

@@ -2,7 +2,10 @@
 
 use half::{bf16, f16};
 use num_traits::Float;
-use std::fmt::{Debug, Display};
+use std::{
+    borrow::Cow,
+    fmt::{Debug, Display},
+};
 
 /// A data type, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +58,36 @@ pub trait Element:
     fn from_f64(value: f64) -> Self;
     /// Whether it is neither NaN nor infinite.
     fn finite(self) -> bool;
+    #[doc(hidden)]
+    fn any(values: &[Self]) -> AnySlice<'_, Self::Real>;
+    #[doc(hidden)]
+    fn any_mut(values: &mut [Self]) -> AnySliceMut<'_, Self::Real>;
+    #[doc(hidden)]
+    fn any_cow(values: Cow<'_, [Self]>) -> AnyCow<'_, Self::Real>;
+}
+
+/// Elements of a type chosen at run time, whose arithmetic is done in `R`.
+#[derive(Debug, Clone, Copy)]
+pub enum AnySlice<'a, R> {
+    Real(&'a [R]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+/// As [`AnySlice`], to change.
+#[derive(Debug)]
+pub enum AnySliceMut<'a, R> {
+    Real(&'a mut [R]),
+    F16(&'a mut [f16]),
+    Bf16(&'a mut [bf16]),
+}
+
+/// As [`AnySlice`], owned where a view had to be copied.
+#[derive(Debug, Clone)]
+pub enum AnyCow<'a, R: Clone> {
+    Real(Cow<'a, [R]>),
+    F16(Cow<'a, [f16]>),
+    Bf16(Cow<'a, [bf16]>),
 }
 
 /// The types that kernels compute in: `f32` and `f64`.
@@ -63,6 +96,27 @@ pub trait Real: Element<Real = Self> + Float {
     fn magnitude_bits(self) -> u64;
     /// Significant bits of [`magnitude_bits`](Real::magnitude_bits).
     const MAGNITUDE_WIDTH: u32;
+    /// Rounds to `f32`, to nearest, ties to even.
+    fn to_single(self) -> f32;
+    /// Widens from `f32`; exact.
+    fn from_single(single: f32) -> Self;
+}
+
+macro_rules! any {
+    ($variant:ident) => {
+        #[inline(always)]
+        fn any(values: &[Self]) -> AnySlice<'_, Self::Real> {
+            AnySlice::$variant(values)
+        }
+        #[inline(always)]
+        fn any_mut(values: &mut [Self]) -> AnySliceMut<'_, Self::Real> {
+            AnySliceMut::$variant(values)
+        }
+        #[inline(always)]
+        fn any_cow(values: Cow<'_, [Self]>) -> AnyCow<'_, Self::Real> {
+            AnyCow::$variant(values)
+        }
+    };
 }
 
 macro_rules! real {
@@ -91,12 +145,21 @@ macro_rules! real {
             fn finite(self) -> bool {
                 self.abs() < <$t>::INFINITY
             }
+            any!(Real);
         }
         impl Real for $t {
             const MAGNITUDE_WIDTH: u32 = $width;
             #[inline(always)]
             fn magnitude_bits(self) -> u64 {
                 u64::from(self.abs().to_bits())
+            }
+            #[inline(always)]
+            fn to_single(self) -> f32 {
+                self as f32
+            }
+            #[inline(always)]
+            fn from_single(single: f32) -> Self {
+                single.into()
             }
         }
     };
@@ -131,6 +194,7 @@ macro_rules! half {
             fn finite(self) -> bool {
                 self.to_bits() & $exponent != $exponent
             }
+            any!($dtype);
         }
     };
 }

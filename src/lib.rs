@@ -103,12 +103,17 @@ mod traits;
 pub use element::{DType, Element, Real};
 pub use error::{Error, ErrorKind, Result};
 pub use half;
-pub use kernel::{isa::Isa, rule::Rule};
+pub use kernel::{grad::GradRef, isa::Isa, rule::Rule};
 #[cfg(feature = "ndarray")]
 pub use ndarray;
 pub use num_traits;
-pub use tensor::{Granularity, Grid, Mask, QTensor, QuantError, Schema, Slot, State, TensorMut, TensorRef, Values};
-pub use traits::{LearningRate, OpenStep, Optimizer, OptimizerExt, Pruner, PrunerExt, Quantizer, QuantizerExt, Step};
+pub use tensor::{
+    Block8, Granularity, Grid, Mask, Precision, QTensor, QuantError, Schema, Slot, SlotValues, State, TensorMut,
+    TensorRef, Values,
+};
+pub use traits::{
+    LearningRate, OpenStep, Optimizer, OptimizerExt, Pruner, PrunerExt, Quantizer, QuantizerExt, Resume, Step,
+};
 
 #[cfg(all(doctest, feature = "ndarray"))]
 #[doc = include_str!("../README.md")]

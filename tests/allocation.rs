@@ -2,7 +2,11 @@
 
 use lapidary::{
     Mask, Optimizer, OptimizerExt, Quantizer, QuantizerExt, Step, TensorMut, TensorRef,
-    optim::{Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Lamb, Lion, NAdam, RAdam, RmsProp, ScheduleFree, Sgd},
+    half::bf16,
+    optim::{
+        Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Compact, Ema, Lamb, Lion, Lookahead, NAdam, Norm, Params,
+        RAdam, RmsProp, Scaler, ScheduleFree, Sgd, StepOptions, Update, accumulate,
+    },
     quant::MinMax,
 };
 use std::{
@@ -64,14 +68,33 @@ fn all(n: usize) {
         Box::new(RAdam::new(1e-2).unwrap()),
         Box::new(RmsProp::new(1e-2).unwrap().with_centered().with_momentum(0.9).unwrap()),
         Box::new(ScheduleFree::new(1e-2).unwrap()),
+        Box::new(Compact::eight_bit(Adam::new(0.1).unwrap())),
+        Box::new(Ema::new(Lookahead::new(Compact::bf16(Lion::new(0.1).unwrap()), 2, 0.5).unwrap(), 0.9).unwrap()),
+        Box::new(Ema::new(Lamb::new(0.1).unwrap(), 0.9).unwrap()),
     ];
+    let (mut copy, half) = (vec![bf16::ZERO; n], vec![bf16::ONE; n]);
     for optimizer in &optimizers {
         let mut state = optimizer.init(&param).unwrap();
         check(&format!("{optimizer:?} of {n}"), || {
             optimizer.step(Step::new(&mut param, &gradient, &mut state).check_finite()).unwrap();
             optimizer.step(Step::new(&mut param, &gradient, &mut state).mask(&mask)).unwrap();
+            let step = Step::mixed(&mut param, &half, &mut state).scale_gradient(0.5).clip_value(0.1);
+            optimizer.step(step.copy_to_bf16(&mut copy)).unwrap();
         });
     }
+    let mut params = Params::new();
+    let group = params.group(Adam::new(0.1).unwrap());
+    let (names, shape): (Vec<_>, _) = ((0..20).map(|i| i.to_string()).collect(), [n / 20]);
+    params.add_all(names.iter().map(|name| (name.as_str(), &shape[..])), |_, _| group).unwrap();
+    let mut scaler = Scaler::new(1.0).unwrap();
+    let mut updates: Vec<_> =
+        param.chunks_exact_mut(n / 20).zip(gradient.chunks_exact(n / 20)).map(|(p, g)| Update::new(p, g)).collect();
+    check(&format!("parameters of {n}"), || {
+        let options = StepOptions::new().scaler(&mut scaler).clip_norm(1.0, Norm::L2).unwrap();
+        params.step_with(&mut updates, options).unwrap();
+    });
+    drop(updates);
+    check(&format!("sum of {n}"), || accumulate(&mut param, &half).unwrap());
     let shape = [n / 10, 2, 5];
     for bits in [1, 4, 8] {
         let minmax = MinMax::new(bits).unwrap();

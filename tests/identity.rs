@@ -4,8 +4,8 @@ use half::{bf16, f16};
 use lapidary::{
     Element, Isa, Mask, Optimizer, OptimizerExt, PrunerExt, QuantizerExt, Step, TensorMut, TensorRef, half,
     optim::{
-        Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Convention, Lamb, Lion, NAdam, Norm, RAdam, RmsProp,
-        ScheduleFree, Sgd, Stop, clip_norm, clip_value, minimize,
+        Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Compact, Convention, Ema, Lamb, Lion, Lookahead, NAdam,
+        Norm, RAdam, RmsProp, ScheduleFree, Sgd, Stop, clip_norm, clip_value, minimize,
     },
     prune::{Magnitude, Threshold},
     quant::MinMax,
@@ -110,6 +110,59 @@ fn optimizer_steps() {
     steps::<f64>();
     steps::<f16>();
     steps::<bf16>();
+}
+
+/// All that goes into one pass: a gradient of another type, scaled and limited, rounding by chance, state in fewer bits, averages
+/// and a copy.
+#[test]
+fn composed_steps() {
+    let _alone = alone();
+    let adam = Adam::new(1e-2).unwrap();
+    let ema = |inner| Ema::new(inner, 0.9).unwrap();
+    let optimizers: Vec<Box<dyn Optimizer<f32>>> = vec![
+        Box::new(ema(Compact::eight_bit(adam))),
+        Box::new(ema(Compact::bf16(adam))),
+        Box::new(Ema::new(Lookahead::new(adam.with_amsgrad(), 2, 0.5).unwrap(), 0.5).unwrap()),
+        Box::new(Compact::eight_bit(Lion::new(1e-2).unwrap())),
+        Box::new(Lookahead::new(Lamb::new(1e-2).unwrap(), 1, 0.5).unwrap()),
+    ];
+    for optimizer in &optimizers {
+        for n in LENGTHS {
+            let mask = Mask::from_fn(&[n], |i| i % 3 != 1 || i / 64 % 5 == 0).unwrap();
+            for mask in [None, Some(&mask)] {
+                everywhere(&format!("{optimizer:?} {n}"), || {
+                    let (mut param, mut copy) = (numbers::<f32>(n, 1), vec![bf16::ZERO; n]);
+                    let mut state = optimizer.init(&param).unwrap();
+                    for seed in 2..5 {
+                        let grad = numbers::<f16>(n, seed);
+                        let step = Step::mixed(&mut param, &grad, &mut state).scale_gradient(0.3).clip_value(0.2);
+                        let step = step.copy_to_bf16(&mut copy);
+                        optimizer.step(if let Some(mask) = mask { step.mask(mask) } else { step }).unwrap();
+                    }
+                    (bits(&param), bits(&copy), state)
+                });
+            }
+        }
+    }
+    half_by_chance::<bf16>();
+    half_by_chance::<f16>();
+}
+
+fn half_by_chance<T: Element<Real = f32>>() {
+    let adamw = Ema::new(Compact::eight_bit(AdamW::new(1e-4).unwrap()), 0.9).unwrap();
+    for n in LENGTHS {
+        everywhere(&format!("{:?} by chance {n}", T::DTYPE), || {
+            let mut param = numbers::<T>(n, 1);
+            let mut state = Optimizer::<T>::schema(&adamw, &[n]);
+            state = state.with_precision(lapidary::Precision::Bf16);
+            let mut state = lapidary::State::new::<f32>(&[n], state).unwrap();
+            for seed in 2..4 {
+                let grad = numbers::<f32>(n, seed);
+                adamw.step(Step::mixed(&mut param, &grad, &mut state).stochastic_rounding(9)).unwrap();
+            }
+            (bits(&param), state)
+        });
+    }
 }
 
 /// Adafactor's rows and columns, several matrices, masked.

@@ -10,7 +10,7 @@ use std::ops::Range;
 pub(crate) const WORD: usize = u64::BITS as usize;
 
 /// A borrowed run of `len` bits that starts at a word.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Bits<'a> {
     words: &'a [u64],
     len: usize,
@@ -27,6 +27,13 @@ impl<'a> Bits<'a> {
         debug_assert_eq!(mid % WORD, 0);
         let (left, right) = self.words.split_at(mid / WORD);
         (Self::new(left, mid), Self::new(right, self.len - mid))
+    }
+
+    /// Those of a range that starts at a multiple of 64.
+    #[inline(always)]
+    pub(crate) fn slice(self, range: Range<usize>) -> Self {
+        let words = &self.words[range.start / WORD..range.end.div_ceil(WORD)];
+        Self { words, len: range.len() }
     }
 
     /// Each word and the elements it speaks of; those of a last, partial word start at its lowest bit.

@@ -1,6 +1,7 @@
 //! The squares of a gradient matrix kept as the means of its rows and columns, and updates by them.
 
 use super::{
+    grad::GradRef,
     isa::{Isa, Kernel},
     parallel::{GRAIN, Work, execute},
 };
@@ -9,17 +10,18 @@ use crate::element::{Element, Real};
 /// A gradient matrix of `cols` columns. Its first element is the one at `offset` of the mask's words, where there
 /// is a mask; a pruned element counts as 0.
 #[derive(Clone, Copy)]
-pub(crate) struct Gradients<'a, T> {
-    pub(crate) values: &'a [T],
+pub(crate) struct Gradients<'a, R> {
+    pub(crate) values: GradRef<'a, R>,
+    pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) keep: Option<&'a [u64]>,
     pub(crate) offset: usize,
 }
 
-impl<'a, T: Element> Gradients<'a, T> {
+impl<R: Real> Gradients<'_, R> {
     #[inline(always)]
-    fn at(&self, index: usize) -> T::Real {
-        if self.kept(index) { self.values[index].to_real() } else { T::Real::from_f64(0.0) }
+    fn at(&self, index: usize) -> R {
+        if self.kept(index) { self.values.at(index) } else { R::zero() }
     }
 
     #[inline(always)]
@@ -34,18 +36,15 @@ impl<'a, T: Element> Gradients<'a, T> {
         g * g
     }
 
-    fn rows(&self) -> usize {
-        self.values.len() / self.cols
-    }
-
     fn split_rows(self, mid: usize) -> (Self, Self) {
         let (left, right) = self.values.split_at(mid * self.cols);
-        (Self { values: left, ..self }, Self { values: right, offset: self.offset + mid * self.cols, ..self })
+        let offset = self.offset + mid * self.cols;
+        (Self { values: left, rows: mid, ..self }, Self { values: right, rows: self.rows - mid, offset, ..self })
     }
 }
 
 /// Moves each of `mean` towards the mean of its row's squares, by `rest`.
-pub(crate) fn average_rows<T: Element>(grads: Gradients<'_, T>, mean: &mut [T::Real], rest: f64) {
+pub(crate) fn average_rows<R: Real>(grads: Gradients<'_, R>, mean: &mut [R], rest: f64) {
     execute(Rows { grads, mean, rest });
 }
 
@@ -55,13 +54,13 @@ fn moved<R: Real>(mean: R, fresh: f64, rest: f64) -> R {
     R::from_f64(mean + rest * (fresh - mean))
 }
 
-struct Rows<'a, T: Element> {
-    grads: Gradients<'a, T>,
-    mean: &'a mut [T::Real],
+struct Rows<'a, R> {
+    grads: Gradients<'a, R>,
+    mean: &'a mut [R],
     rest: f64,
 }
 
-impl<T: Element> Work for Rows<'_, T> {
+impl<R: Real> Work for Rows<'_, R> {
     type Output = ();
 
     fn len(&self) -> usize {
@@ -73,7 +72,7 @@ impl<T: Element> Work for Rows<'_, T> {
     }
 
     fn elements(&self) -> usize {
-        self.grads.values.len()
+        self.grads.rows * self.grads.cols
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
@@ -89,7 +88,7 @@ impl<T: Element> Work for Rows<'_, T> {
     fn combine((): (), (): ()) {}
 }
 
-impl<T: Element> Kernel for Rows<'_, T> {
+impl<R: Real> Kernel for Rows<'_, R> {
     type Output = ();
 
     #[inline(always)]
@@ -103,21 +102,21 @@ impl<T: Element> Kernel for Rows<'_, T> {
 }
 
 /// Moves each of `mean` towards the mean of its column's squares, by `rest`.
-pub(crate) fn average_columns<T: Element>(grads: Gradients<'_, T>, mean: &mut [T::Real], rest: f64) {
+pub(crate) fn average_columns<R: Real>(grads: Gradients<'_, R>, mean: &mut [R], rest: f64) {
     execute(Columns { grads, first: 0, mean, rest });
 }
 
-struct Columns<'a, T: Element> {
-    grads: Gradients<'a, T>,
+struct Columns<'a, R> {
+    grads: Gradients<'a, R>,
     first: usize,
-    mean: &'a mut [T::Real],
+    mean: &'a mut [R],
     rest: f64,
 }
 
 /// Columns whose sums stand side by side.
 const STRIPE: usize = 64;
 
-impl<T: Element> Work for Columns<'_, T> {
+impl<R: Real> Work for Columns<'_, R> {
     type Output = ();
 
     fn len(&self) -> usize {
@@ -125,11 +124,11 @@ impl<T: Element> Work for Columns<'_, T> {
     }
 
     fn chunk(&self) -> usize {
-        (GRAIN / self.grads.rows().max(1)).next_multiple_of(STRIPE).max(STRIPE)
+        (GRAIN / self.grads.rows.max(1)).next_multiple_of(STRIPE).max(STRIPE)
     }
 
     fn elements(&self) -> usize {
-        self.mean.len() * self.grads.rows()
+        self.mean.len() * self.grads.rows
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
@@ -145,12 +144,12 @@ impl<T: Element> Work for Columns<'_, T> {
     fn combine((): (), (): ()) {}
 }
 
-impl<T: Element> Kernel for Columns<'_, T> {
+impl<R: Real> Kernel for Columns<'_, R> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let rows = self.grads.rows();
+        let rows = self.grads.rows;
         for (stripe, mean) in self.mean.chunks_mut(STRIPE).enumerate() {
             let first = self.first + stripe * STRIPE;
             let mut sums = [0.0; STRIPE];
@@ -190,16 +189,16 @@ impl<R: Real> Divisors<'_, R> {
 }
 
 /// The sum of squares of all updates.
-pub(crate) fn update_squares<T: Element>(grads: Gradients<'_, T>, divisors: Divisors<'_, T::Real>) -> f64 {
+pub(crate) fn update_squares<R: Real>(grads: Gradients<'_, R>, divisors: Divisors<'_, R>) -> f64 {
     execute(Squares { grads, divisors })
 }
 
-struct Squares<'a, T: Element> {
-    grads: Gradients<'a, T>,
-    divisors: Divisors<'a, T::Real>,
+struct Squares<'a, R> {
+    grads: Gradients<'a, R>,
+    divisors: Divisors<'a, R>,
 }
 
-impl<T: Element> Work for Squares<'_, T> {
+impl<R: Real> Work for Squares<'_, R> {
     type Output = f64;
 
     fn len(&self) -> usize {
@@ -211,7 +210,7 @@ impl<T: Element> Work for Squares<'_, T> {
     }
 
     fn elements(&self) -> usize {
-        self.grads.values.len()
+        self.grads.rows * self.grads.cols
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
@@ -229,7 +228,7 @@ impl<T: Element> Work for Squares<'_, T> {
     }
 }
 
-impl<T: Element> Kernel for Squares<'_, T> {
+impl<R: Real> Kernel for Squares<'_, R> {
     type Output = f64;
 
     #[inline(always)]
@@ -249,7 +248,7 @@ impl<T: Element> Kernel for Squares<'_, T> {
 /// `p = shrink * p - rate * update` for each element; a pruned one becomes 0.
 pub(crate) fn apply<T: Element>(
     param: &mut [T],
-    grads: Gradients<'_, T>,
+    grads: Gradients<'_, T::Real>,
     divisors: Divisors<'_, T::Real>,
     shrink: T::Real,
     rate: T::Real,
@@ -259,7 +258,7 @@ pub(crate) fn apply<T: Element>(
 
 struct Apply<'a, T: Element> {
     param: &'a mut [T],
-    grads: Gradients<'a, T>,
+    grads: Gradients<'a, T::Real>,
     divisors: Divisors<'a, T::Real>,
     shrink: T::Real,
     rate: T::Real,
@@ -318,11 +317,13 @@ impl<T: Element> Kernel for Apply<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::element::AnySlice;
 
     #[test]
     fn means_of_rows_and_columns_by_hand() {
         let values = [1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0];
-        let grads = Gradients { values: &values, cols: 3, keep: Some(&[0b101_1111]), offset: 1 };
+        let values = GradRef::new(AnySlice::Real(&values), 1.0, f64::INFINITY);
+        let grads = Gradients { values, rows: 2, cols: 3, keep: Some(&[0b101_1111]), offset: 1 };
         let (mut rows, mut cols) = ([0.0, 1.0], [0.0; 3]);
         average_rows(grads, &mut rows, 0.5);
         average_columns(grads, &mut cols, 1.0);

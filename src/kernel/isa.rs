@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 ///
 /// A kernel's text is compiled once for each set; the results are the same bits. The best set
 /// found is used unless a lesser one is forced, by [`Isa::force`] or by the environment variable
-/// `LAPIDARY_ISA` (`baseline` or `avx2`, read once; a name that is unknown or not available here
+/// `LAPIDARY_ISA` (`baseline`, `avx2` or `avx512`, read once; a name that is unknown or not available here
 /// is ignored in favour of the best).
 ///
 /// ```
@@ -27,6 +27,8 @@ enum Level {
     Baseline = 1,
     #[cfg(target_arch = "x86_64")]
     Avx2 = 2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512 = 3,
 }
 
 /// 0: not chosen yet; else the number of a [`Level`] that was found to exist.
@@ -50,9 +52,25 @@ impl Isa {
         None
     }
 
+    /// AVX-512 (F, BW, CD, DQ and VL: what all but the first processors with it have), where the processor has it.
+    #[must_use]
+    pub fn avx512() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if Self::avx2().is_some()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512cd")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+        {
+            return Some(Self(Level::Avx512));
+        }
+        None
+    }
+
     /// All that this processor has, the best last.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Some(Self::BASELINE), Self::avx2()].into_iter().flatten()
+        [Some(Self::BASELINE), Self::avx2(), Self::avx512()].into_iter().flatten()
     }
 
     /// The one in use.
@@ -62,6 +80,8 @@ impl Isa {
             1 => Self::BASELINE,
             #[cfg(target_arch = "x86_64")]
             2 => Self(Level::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            3 => Self(Level::Avx512),
             _ => {
                 let wanted = std::env::var("LAPIDARY_ISA").ok();
                 let best = Self::available().last().unwrap_or(Self::BASELINE);
@@ -77,13 +97,15 @@ impl Isa {
         CURRENT.store(self.0 as u8, Ordering::Relaxed);
     }
 
-    /// `baseline` or `avx2`.
+    /// `baseline`, `avx2` or `avx512`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self.0 {
             Level::Baseline => "baseline",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "avx512",
         }
     }
 
@@ -95,6 +117,9 @@ impl Isa {
             // `run_avx2` on this processor, or from `CURRENT`, which holds what such a value stored.
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => unsafe { run_avx2(kernel) },
+            // SAFETY: as above, with `Isa::avx512` and the features of `run_avx512`.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => unsafe { run_avx512(kernel) },
         }
     }
 }
@@ -109,6 +134,12 @@ pub(crate) trait Kernel {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
 fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")]
+fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run()
 }
 

@@ -1,16 +1,21 @@
 //! Slices in, slices out: the loops, compiled for each instruction set and split over threads.
 //!
-//! The only module with `unsafe` code: one block, in [`isa`].
+//! The only module with `unsafe` code: one function, in [`isa`].
 
+pub(crate) mod any;
 pub(crate) mod bits;
+pub(crate) mod block8;
 pub(crate) mod factored;
+pub(crate) mod grad;
 pub(crate) mod grid;
 pub(crate) mod isa;
 pub(crate) mod map;
 pub(crate) mod pack;
 pub(crate) mod parallel;
+pub(crate) mod random;
 pub(crate) mod reduce;
 pub(crate) mod rows;
 pub(crate) mod rule;
 pub(crate) mod scan;
 pub(crate) mod select;
+pub(crate) mod slot;

@@ -1,73 +1,80 @@
 //! The element-wise update rule, and the kernel that runs one over a tensor.
 
 use super::{
+    any::BLOCK,
     bits::Bits,
+    grad::GradRef,
     isa::{Isa, Kernel},
     parallel::{Work, execute},
+    random::{Random, Stream},
+    slot::SlotMut,
 };
-use crate::element::{Element, Real};
+use crate::element::{AnySliceMut, Real};
+use std::ops::Range;
 
 /// The scalar maths of an element-wise optimizer with `N` numbers of state for each parameter.
 ///
 /// A rule is made for one step: what depends on the step alone (`lr / (1 - beta^t)`) is computed
 /// when the rule is built, in `f64`, and narrowed once. [`update`](Rule::update) is compiled for each
-/// instruction set and run in chunks, serially or by rayon, over any [`Element`] type and under a mask;
-/// the text of `update` alone decides the bits. Mark it `#[inline(always)]`, and keep `mul_add` out.
+/// instruction set and run in chunks, serially or by rayon, over any [`Element`](crate::Element) type, under a mask and with state
+/// in any form; the text of `update` alone decides the bits. Mark it `#[inline(always)]`, and keep `mul_add` out.
 pub trait Rule<R: Real, const N: usize>: Copy + Send + Sync {
     /// The new parameter and state from the old parameter, its gradient and its state.
     fn update(&self, param: R, grad: R, state: [R; N]) -> (R, [R; N]);
 }
 
-/// One step over equally long slices. Where `keep` is given and its bit is 0, the parameter
-/// becomes 0 and its state the slot's `initial` value.
-pub(crate) fn step<T: Element, Q: Rule<T::Real, N>, const N: usize>(
-    rule: &Q,
-    param: &mut [T],
-    grad: &[T],
-    state: [&mut [T::Real]; N],
-    keep: Option<(Bits<'_>, [T::Real; N])>,
-) {
-    execute(StepWork { rule, param, grad, state, keep });
+/// A slot that follows the parameter: `slot += share * (param - slot)` after the step.
+#[derive(Debug)]
+pub(crate) struct Follow<'a, R> {
+    pub(crate) slot: &'a mut [R],
+    pub(crate) share: R,
+    /// The slot is first set to the parameter as it is before the step.
+    pub(crate) start: bool,
+    /// The parameter then becomes what the slot is.
+    pub(crate) pull: bool,
 }
 
-struct StepWork<'a, T: Element, Q, const N: usize> {
+/// One step's streams of memory, all of one length. They are read and written once, a block at a time.
+///
+/// Where `keep` is given and its bit is 0, the parameter and what follows it become 0 and its state the slot's initial value.
+#[derive(Debug)]
+pub(crate) struct Pass<'a, R: Real, const N: usize> {
+    pub(crate) param: AnySliceMut<'a, R>,
+    pub(crate) grad: GradRef<'a, R>,
+    pub(crate) state: [SlotMut<'a, R>; N],
+    pub(crate) keep: Option<(Bits<'a>, [R; N])>,
+    /// Rounds a parameter of 16 bits stochastically.
+    pub(crate) rounding: Option<Stream>,
+    /// Rounds state of 16 or 8 bits.
+    pub(crate) dither: Stream,
+    pub(crate) follow: [Option<Follow<'a, R>>; 2],
+    /// The new parameter once more, rounded to nearest.
+    pub(crate) copy: Option<AnySliceMut<'a, R>>,
+}
+
+/// One step of `rule`.
+pub(crate) fn step<R: Real, Q: Rule<R, N>, const N: usize>(rule: &Q, pass: Pass<'_, R, N>) {
+    execute(StepWork { rule, pass, first: 0 });
+}
+
+struct StepWork<'a, R: Real, Q, const N: usize> {
     rule: &'a Q,
-    param: &'a mut [T],
-    grad: &'a [T],
-    state: [&'a mut [T::Real]; N],
-    keep: Option<(Bits<'a>, [T::Real; N])>,
+    pass: Pass<'a, R, N>,
+    /// The index of the first element in the whole tensor.
+    first: u64,
 }
 
-impl<T: Element, Q: Rule<T::Real, N>, const N: usize> Work for StepWork<'_, T, Q, N> {
+impl<R: Real, Q: Rule<R, N>, const N: usize> Work for StepWork<'_, R, Q, N> {
     type Output = ();
 
     fn len(&self) -> usize {
-        self.param.len()
+        self.pass.param.len()
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let (param, param_right) = self.param.split_at_mut(mid);
-        let (grad, grad_right) = self.grad.split_at(mid);
-        let mut state_right = std::array::from_fn(|_| Default::default());
-        let mut slots = state_right.iter_mut();
-        let state = self.state.map(|slot| {
-            let (left, right) = slot.split_at_mut(mid);
-            if let Some(place) = slots.next() {
-                *place = right;
-            }
-            left
-        });
-        let (keep, keep_right) = match self.keep {
-            Some((bits, initial)) => {
-                let (left, right) = bits.split_at(mid);
-                (Some((left, initial)), Some((right, initial)))
-            }
-            None => (None, None),
-        };
-        (
-            Self { rule: self.rule, param, grad, state, keep },
-            Self { rule: self.rule, param: param_right, grad: grad_right, state: state_right, keep: keep_right },
-        )
+        let Self { rule, pass, first } = self;
+        let (left, right) = pass.split_at(mid);
+        (Self { rule, pass: left, first }, Self { rule, pass: right, first: first + mid as u64 })
     }
 
     fn run(self, isa: Isa) {
@@ -77,39 +84,116 @@ impl<T: Element, Q: Rule<T::Real, N>, const N: usize> Work for StepWork<'_, T, Q
     fn combine((): (), (): ()) {}
 }
 
-impl<T: Element, Q: Rule<T::Real, N>, const N: usize> Kernel for StepWork<'_, T, Q, N> {
+impl<R: Real, const N: usize> Pass<'_, R, N> {
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let Self { param, grad, state, keep, rounding, dither, follow, copy } = self;
+        let (param, param_right) = param.split_at(mid);
+        let (grad, grad_right) = grad.split_at(mid);
+        let (state, state_right) = unzip(state.map(|slot| slot.split_at(mid)));
+        let (keep, keep_right) = keep
+            .map(|(bits, initial)| {
+                let (left, right) = bits.split_at(mid);
+                ((left, initial), (right, initial))
+            })
+            .unzip();
+        let (follow, follow_right) = unzip(follow.map(|follow| follow.map(|follow| follow.split_at(mid)).unzip()));
+        let (copy, copy_right) = copy.map(|copy| copy.split_at(mid)).unzip();
+        (
+            Self { param, grad, state, keep, rounding, dither, follow, copy },
+            Self {
+                param: param_right,
+                grad: grad_right,
+                state: state_right,
+                keep: keep_right,
+                rounding,
+                dither,
+                follow: follow_right,
+                copy: copy_right,
+            },
+        )
+    }
+}
+
+impl<R> Follow<'_, R> {
+    fn split_at(self, mid: usize) -> (Self, Self)
+    where
+        R: Copy,
+    {
+        let Self { slot, share, start, pull } = self;
+        let (slot, right) = slot.split_at_mut(mid);
+        (Self { slot, share, start, pull }, Self { slot: right, share, start, pull })
+    }
+}
+
+/// The first and the second of each pair.
+fn unzip<T: Default, const N: usize>(pairs: [(T, T); N]) -> ([T; N], [T; N]) {
+    let mut right = std::array::from_fn(|_| T::default());
+    let mut places = right.iter_mut();
+    let left = pairs.map(|(left, right)| {
+        if let Some(place) = places.next() {
+            *place = right;
+        }
+        left
+    });
+    (left, right)
+}
+
+impl<R: Real, Q: Rule<R, N>, const N: usize> Kernel for StepWork<'_, R, Q, N> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         // A copy on the stack: what is read in the loop cannot alias what is written.
-        let rule = *self.rule;
-        let Some((bits, initial)) = self.keep else {
-            return dense(rule, self.param, self.grad, self.state);
-        };
-        let mut state = self.state;
-        for (word, range) in bits.words() {
-            let param = &mut self.param[range.clone()];
-            let grad = &self.grad[range.clone()];
-            let state = state.each_mut().map(|slot| &mut slot[range.clone()]);
-            masked(rule, param, grad, state, word, initial);
+        let (rule, mut pass) = (*self.rule, self.pass);
+        let plain = pass.follow.iter().all(Option::is_none) && pass.copy.is_none();
+        if let (true, AnySliceMut::Real(param), Some(grad)) = (plain, &mut pass.param, pass.grad.as_real()) {
+            let mut state = pass.state.each_mut().map(|slot| slot.as_real());
+            if state.iter().all(Option::is_some) {
+                let state = state.each_mut().map(|slot| slot.take().unwrap_or_default());
+                return elements(rule, param, grad, state, pass.keep);
+            }
         }
+        staged(rule, pass, self.first);
+    }
+}
+
+/// Runs the rule over elements that all are `R`.
+#[inline(always)]
+fn elements<R: Real, Q: Rule<R, N>, const N: usize>(
+    rule: Q,
+    param: &mut [R],
+    grad: &[R],
+    mut state: [&mut [R]; N],
+    keep: Option<(Bits<'_>, [R; N])>,
+) {
+    let Some((bits, initial)) = keep else {
+        return dense(rule, param, grad, state);
+    };
+    for (word, range) in bits.words() {
+        let param = &mut param[range.clone()];
+        let grad = &grad[range.clone()];
+        let state = state.each_mut().map(|slot| &mut slot[range.clone()]);
+        masked(rule, param, grad, state, word, initial);
     }
 }
 
 #[inline(always)]
-fn dense<T: Element, Q: Rule<T::Real, N>, const N: usize>(
-    rule: Q,
-    param: &mut [T],
-    grad: &[T],
-    state: [&mut [T::Real]; N],
-) {
-    let grad = &grad[..param.len()];
-    let state = state.map(|slot| &mut slot[..param.len()]);
-    for i in 0..param.len() {
+fn dense<R: Real, Q: Rule<R, N>, const N: usize>(rule: Q, param: &mut [R], grad: &[R], state: [&mut [R]; N]) {
+    // A loop of known length leaves no few elements over.
+    match param.len() {
+        BLOCK => each(rule, param, grad, state, BLOCK),
+        n => each(rule, param, grad, state, n),
+    }
+}
+
+#[inline(always)]
+fn each<R: Real, Q: Rule<R, N>, const N: usize>(rule: Q, param: &mut [R], grad: &[R], state: [&mut [R]; N], n: usize) {
+    let (param, grad) = (&mut param[..n], &grad[..n]);
+    let state = state.map(|slot| &mut slot[..n]);
+    for i in 0..n {
         let old = state.each_ref().map(|slot| slot[i]);
-        let (new_param, new) = rule.update(param[i].to_real(), grad[i].to_real(), old);
-        param[i] = T::from_real(new_param);
+        let (new_param, new) = rule.update(param[i], grad[i], old);
+        param[i] = new_param;
         for k in 0..N {
             state[k][i] = new[k];
         }
@@ -118,13 +202,13 @@ fn dense<T: Element, Q: Rule<T::Real, N>, const N: usize>(
 
 /// Up to 64 elements whose survival is told by the bits of `word`. Selects, never multiplies.
 #[inline(always)]
-fn masked<T: Element, Q: Rule<T::Real, N>, const N: usize>(
+fn masked<R: Real, Q: Rule<R, N>, const N: usize>(
     rule: Q,
-    param: &mut [T],
-    grad: &[T],
-    state: [&mut [T::Real]; N],
+    param: &mut [R],
+    grad: &[R],
+    state: [&mut [R]; N],
     word: u64,
-    initial: [T::Real; N],
+    initial: [R; N],
 ) {
     if word == u64::MAX {
         return dense(rule, param, grad, state);
@@ -132,10 +216,123 @@ fn masked<T: Element, Q: Rule<T::Real, N>, const N: usize>(
     for i in 0..param.len() {
         let keep = word >> i & 1 == 1;
         let old = state.each_ref().map(|slot| slot[i]);
-        let (new_param, new) = rule.update(param[i].to_real(), grad[i].to_real(), old);
-        param[i] = if keep { T::from_real(new_param) } else { T::default() };
+        let (new_param, new) = rule.update(param[i], grad[i], old);
+        param[i] = if keep { new_param } else { R::zero() };
         for k in 0..N {
             state[k][i] = if keep { new[k] } else { initial[k] };
+        }
+    }
+}
+
+/// Runs the rule block by block: what is not `R` is widened into the first-level cache, worked on and narrowed again.
+#[inline(always)]
+fn staged<R: Real, Q: Rule<R, N>, const N: usize>(rule: Q, mut pass: Pass<'_, R, N>, first: u64) {
+    let zeros = [R::zero(); BLOCK];
+    let mut buffers = Buffers { param: zeros, grad: zeros, state: [zeros; N], random: [0; BLOCK] };
+    let len = pass.param.len();
+    for at in (0..len).step_by(BLOCK) {
+        block(rule, &mut pass, at..len.min(at + BLOCK), first + at as u64, &mut buffers);
+    }
+}
+
+/// Each array begins at a cache line, so that no vector lies across two.
+#[repr(C, align(64))]
+struct Buffers<R, const N: usize> {
+    param: [R; BLOCK],
+    grad: [R; BLOCK],
+    state: [[R; BLOCK]; N],
+    random: Random,
+}
+
+/// All that happens to the elements of one block. `first` is the index of its first one in the whole tensor.
+///
+/// Loops, not closures: what is called in a closure may not be compiled for the instruction set of the caller.
+#[inline(always)]
+fn block<R: Real, Q: Rule<R, N>, const N: usize>(
+    rule: Q,
+    pass: &mut Pass<'_, R, N>,
+    range: Range<usize>,
+    first: u64,
+    buffers: &mut Buffers<R, N>,
+) {
+    let keep = pass.keep.map(|(bits, initial)| (bits.slice(range.clone()), initial));
+    let param = pass.param.load(range.clone(), &mut buffers.param);
+    for follow in pass.follow.iter_mut().flatten() {
+        if follow.start {
+            follow.slot[range.clone()].copy_from_slice(&param[..range.len()]);
+        }
+    }
+    let grad = pass.grad.load(range.clone(), &mut buffers.grad);
+    {
+        let mut state = [const { None }; N];
+        for ((place, slot), buffer) in state.iter_mut().zip(&mut pass.state).zip(&mut buffers.state) {
+            *place = Some(slot.load(range.clone(), buffer));
+        }
+        let state = state.map(Option::unwrap_or_default);
+        elements(rule, param, grad, state, keep);
+    }
+    let mut dithered = 0;
+    for (slot, buffer) in pass.state.iter_mut().zip(&buffers.state) {
+        if slot.as_real().is_none() {
+            if dithered == 0 {
+                pass.dither.block(first, &mut buffers.random);
+            }
+            slot.store(range.clone(), buffer, &buffers.random, dithered);
+            dithered += 1;
+        }
+    }
+    let narrow = !matches!(pass.param, AnySliceMut::Real(_));
+    if narrow {
+        if let Some(rounding) = pass.rounding {
+            rounding.block(first, &mut buffers.random);
+        }
+        let random = pass.rounding.is_some().then_some((&buffers.random, 0));
+        pass.param.store(range.clone(), &buffers.param[..range.len()], random);
+    }
+    after(pass, range, keep.map(|(bits, _)| bits), buffers);
+}
+
+/// What is done with the new parameter, as it is stored.
+#[inline(always)]
+fn after<R: Real, const N: usize>(
+    pass: &mut Pass<'_, R, N>,
+    range: Range<usize>,
+    keep: Option<Bits<'_>>,
+    buffers: &mut Buffers<R, N>,
+) {
+    if pass.follow.iter().all(Option::is_none) && pass.copy.is_none() {
+        return;
+    }
+    let param = pass.param.load(range.clone(), &mut buffers.param);
+    let mut pulled = false;
+    for Follow { slot, share, pull, .. } in pass.follow.iter_mut().flatten() {
+        let slot = &mut slot[range.clone()];
+        for (p, s) in param.iter_mut().zip(&mut *slot) {
+            *s = *s + *share * (*p - *s);
+            if *pull {
+                *p = *s;
+            }
+        }
+        pulled |= *pull;
+        if let Some(bits) = keep {
+            clear(slot, bits);
+        }
+    }
+    if let Some(copy) = &mut pass.copy {
+        copy.store(range.clone(), param, None);
+    }
+    if pulled && !matches!(pass.param, AnySliceMut::Real(_)) {
+        let random = pass.rounding.is_some().then_some((&buffers.random, 0));
+        pass.param.store(range.clone(), &buffers.param[..range.len()], random);
+    }
+}
+
+/// Sets to 0 what the bits do not keep.
+#[inline(always)]
+fn clear<R: Real>(values: &mut [R], bits: Bits<'_>) {
+    for (word, range) in bits.words() {
+        for (i, x) in values[range].iter_mut().enumerate() {
+            *x = if word >> i & 1 == 1 { *x } else { R::zero() };
         }
     }
 }

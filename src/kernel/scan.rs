@@ -4,7 +4,7 @@ use super::{
     isa::{Isa, Kernel},
     parallel::{Work, execute},
 };
-use crate::element::Element;
+use crate::element::{DType, Element};
 use num_traits::Float;
 
 /// Elements a reduction takes as one piece: fixed, since it decides the order of the sums.
@@ -31,8 +31,14 @@ pub(crate) fn range_of_run<T: Element>(values: &[T]) -> (T::Real, T::Real) {
     (min, max)
 }
 
-/// The L2 norm, in `f64`, or the index of the first NaN or infinity.
+/// The L2 norm, in `f64`, or the index of the first NaN or infinity. One pass: the sum of squares tells too that all is
+/// finite; more only where it says otherwise, or `f64` squares left their range.
 pub(crate) fn norm<T: Element>(values: &[T]) -> Result<f64, usize> {
+    let sum = sum_of_squares(values, 1.0);
+    let in_range = T::DTYPE != DType::F64 || (1e-200..1e200).contains(&sum);
+    if sum.is_finite() && in_range {
+        return Ok(sum.sqrt());
+    }
     let scale = scale_to_one(largest_magnitude(range(values)?));
     Ok(sum_of_squares(values, scale).sqrt() / scale)
 }

@@ -78,7 +78,7 @@ const SLOTS: [&str; 2] = ["square_avg", "acc_delta"];
 
 impl<T: Element> Optimizer<T> for Adadelta {
     fn schema(&self, shape: &[usize]) -> Schema {
-        SLOTS.iter().fold(Schema::new(), |schema, &name| schema.slot(name, shape, 0.0))
+        SLOTS.iter().fold(Schema::new("Adadelta"), |schema, &name| schema.squares(name, shape, 0.0))
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {

@@ -140,29 +140,34 @@ impl<T: Element> Optimizer<T> for Adafactor {
         match shape {
             [batch @ .., rows, cols] => {
                 let with = |n: usize| [batch, &[n]].concat();
-                Schema::new().slot(ROWS, &with(*rows), 0.0).slot(COLS, &with(*cols), 0.0)
+                Schema::new("Adafactor").slot(ROWS, &with(*rows), 0.0).slot(COLS, &with(*cols), 0.0)
             }
-            _ => Schema::new().slot(FULL, shape, 0.0),
+            _ => Schema::new("Adafactor").slot(FULL, shape, 0.0),
         }
     }
 
-    fn step(&self, mut step: Step<'_, T>) -> Result<()> {
+    fn step(&self, step: Step<'_, T>) -> Result<()> {
+        step.needs_nearest()?;
         if step.shape().len() < 2 {
-            let OpenStep { count, param, grad, slots: [full], mask, .. } = step.open([FULL], [])?;
-            // A vector is a matrix of one row; its column means are the squares themselves.
-            let cols = param.len();
-            let rates = self.rates::<T>(count, param);
-            let grads = Gradients { values: grad, cols, keep: mask.map(Mask::words), offset: 0 };
-            self.matrices(param, grads, None, full, rates);
+            step.open([FULL], [], |open| {
+                // A vector is a matrix of one row; its column means are the squares themselves.
+                let OpenStep { count, param, grad, slots: [full], mask, .. } = open;
+                let grads =
+                    Gradients { values: grad, rows: 1, cols: param.len(), keep: mask.map(Mask::words), offset: 0 };
+                let rates = self.rates::<T>(count, param);
+                self.matrices(param, grads, None, full, rates);
+            })
         } else {
-            let OpenStep { count, shape, param, grad, slots: [rows, columns], mask, .. } =
-                step.open([ROWS, COLS], [])?;
-            let cols = shape[shape.len() - 1];
-            let rates = self.rates::<T>(count, param);
-            let grads = Gradients { values: grad, cols, keep: mask.map(Mask::words), offset: 0 };
-            self.matrices(param, grads, Some(rows), columns, rates);
+            step.open([ROWS, COLS], [], |open| {
+                let OpenStep { count, shape, param, grad, slots: [rows, columns], mask, .. } = open;
+                let cols = shape[shape.len() - 1];
+                let keep = mask.map(Mask::words);
+                let grads =
+                    Gradients { values: grad, rows: param.len().checked_div(cols).unwrap_or(0), cols, keep, offset: 0 };
+                let rates = self.rates::<T>(count, param);
+                self.matrices(param, grads, Some(rows), columns, rates);
+            })
         }
-        Ok(())
     }
 }
 
@@ -191,7 +196,7 @@ impl Adafactor {
     fn matrices<T: Element>(
         &self,
         param: &mut [T],
-        grads: Gradients<'_, T>,
+        grads: Gradients<'_, T::Real>,
         mut rows: Option<&mut [T::Real]>,
         columns: &mut [T::Real],
         Rates { rest, rate, eps1 }: Rates,
@@ -203,8 +208,8 @@ impl Adafactor {
         let size = param.len() / (columns.len() / cols);
         let one = [T::Real::from_f64(1.0)];
         let matrix = |i: usize| {
-            let values = &grads.values[i * size..(i + 1) * size];
-            Gradients { values, offset: i * size, ..grads }
+            let values = grads.values.split_at(i * size).1.split_at(size).0;
+            Gradients { values, rows: size / cols, offset: i * size, ..grads }
         };
         let count = size / cols;
         for (i, columns) in columns.chunks_exact_mut(cols).enumerate() {

@@ -108,7 +108,7 @@ const SLOT: &str = "sum";
 
 impl<T: Element> Optimizer<T> for Adagrad {
     fn schema(&self, shape: &[usize]) -> Schema {
-        Schema::new().slot(SLOT, shape, self.initial_accumulator)
+        Schema::new("Adagrad").squares(SLOT, shape, self.initial_accumulator)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {

@@ -23,7 +23,7 @@ use crate::{
 /// m   = beta1 * m + (1 - beta1) * g
 /// v   = beta2 * v + (1 - beta2) * g * g
 /// h   = max(h, v)                amsgrad; else h = v
-/// p   = p - learning_rate / (1 - beta1^t) * m / (sqrt(h) / sqrt(1 - beta2^t) + eps)         PyTorch
+/// p   = p - learning_rate / (1 - beta1^t) * m / (sqrt(h) * (1 / sqrt(1 - beta2^t)) + eps)   PyTorch
 /// p   = p - learning_rate / (1 - beta1^t) * m / (sqrt(h / (1 - beta2^t) + eps_root) + eps)  optax
 /// p   = p - learning_rate * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(h) + eps)         Keras, ONNX
 /// p   = p * (1 - decay_after)                                                               ONNX
@@ -136,7 +136,7 @@ learning_rate!(Adam);
 
 impl<T: Element> Optimizer<T> for Adam {
     fn schema(&self, shape: &[usize]) -> Schema {
-        schema(self.amsgrad, shape)
+        schema("Adam", self.amsgrad, shape)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {
@@ -225,7 +225,7 @@ learning_rate!(AdamW);
 
 impl<T: Element> Optimizer<T> for AdamW {
     fn schema(&self, shape: &[usize]) -> Schema {
-        schema(self.amsgrad, shape)
+        schema("AdamW", self.amsgrad, shape)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {
@@ -250,9 +250,9 @@ fn default_eps(convention: Convention) -> f64 {
     }
 }
 
-fn schema(amsgrad: bool, shape: &[usize]) -> Schema {
-    let schema = SLOTS.iter().fold(Schema::new(), |schema, &name| schema.slot(name, shape, 0.0));
-    if amsgrad { schema.slot(MAX_SLOT, shape, 0.0) } else { schema }
+fn schema(algorithm: &'static str, amsgrad: bool, shape: &[usize]) -> Schema {
+    let schema = Schema::new(algorithm).moment(SLOTS[0], shape, 0.0).squares(SLOTS[1], shape, 0.0);
+    if amsgrad { schema.squares(MAX_SLOT, shape, 0.0) } else { schema }
 }
 
 /// Adam's step; parameters are multiplied by `shrink` first.
@@ -276,7 +276,7 @@ struct AdamRule<R> {
 /// What the mean is divided by, before `eps`.
 #[derive(Clone, Copy)]
 enum Divisor<R> {
-    /// `sqrt(v) / root`
+    /// `sqrt(v) * factor`
     Root(R),
     /// `sqrt(v / correction + eps_root)`
     Within { correction: R, eps_root: R },
@@ -297,7 +297,7 @@ impl<R: Real> AdamRule<R> {
                 Divisor::Within { correction: narrow(bias2), eps_root: narrow(adam.eps_root) },
             ),
             Convention::PyTorch | Convention::Optax => {
-                (adam.learning_rate / bias1, Divisor::Root(narrow(bias2.sqrt())))
+                (adam.learning_rate / bias1, Divisor::Root(narrow(1.0 / bias2.sqrt())))
             }
             Convention::Keras | Convention::Onnx => {
                 (adam.learning_rate * bias2.sqrt() / bias1, Divisor::Root(R::one()))
@@ -324,7 +324,7 @@ impl<R: Real> AdamRule<R> {
     #[inline(always)]
     fn moved(&self, param: R, m: R, v: R) -> R {
         let root = match self.divisor {
-            Divisor::Root(root) => v.sqrt() / root,
+            Divisor::Root(factor) => v.sqrt() * factor,
             Divisor::Within { correction, eps_root } => (v / correction + eps_root).sqrt(),
         };
         (self.shrink * param - self.rate * m / (root + self.eps)) * self.shrink_after

@@ -78,7 +78,7 @@ const SLOTS: [&str; 2] = ["exp_avg", "exp_inf"];
 
 impl<T: Element> Optimizer<T> for Adamax {
     fn schema(&self, shape: &[usize]) -> Schema {
-        SLOTS.iter().fold(Schema::new(), |schema, &name| schema.slot(name, shape, 0.0))
+        Schema::new("Adamax").moment(SLOTS[0], shape, 0.0).squares(SLOTS[1], shape, 0.0)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {

@@ -5,7 +5,7 @@ use super::{
     scalar::narrow,
 };
 use crate::{
-    element::Element,
+    element::{AnySlice, Element, Real},
     error::{Error, Result},
     kernel::{map::map, scan},
     tensor::{TensorMut, TensorRef, qtensor::range},
@@ -20,6 +20,25 @@ pub enum Norm {
     L2,
     /// The largest magnitude.
     Max,
+}
+
+impl Norm {
+    /// That of two tensors together, from those of each.
+    pub(super) fn of_both(self, a: f64, b: f64) -> f64 {
+        match self {
+            Self::L2 => libm::hypot(a, b),
+            Self::Max => a.max(b),
+        }
+    }
+
+    /// That of one gradient, or an error that names the first NaN or infinity.
+    pub(super) fn of_any<R: Real>(self, values: AnySlice<'_, R>) -> Result<f64> {
+        match values {
+            AnySlice::Real(values) => size(values, self),
+            AnySlice::F16(values) => size(values, self),
+            AnySlice::Bf16(values) => size(values, self),
+        }
+    }
 }
 
 /// Limits each element to `-limit ..= limit`, as PyTorch's `clip_grad_value_`. Does not allocate.
@@ -71,10 +90,7 @@ pub fn clip_norm<T: Element>(gradients: &mut [TensorMut<'_, T>], max_norm: f64, 
     let mut total: f64 = 0.0;
     for (i, gradient) in gradients.iter().enumerate() {
         let own = size(gradient.as_slice(), norm).map_err(|error| error.in_tensor(&format!("#{i}")))?;
-        total = match norm {
-            Norm::L2 => libm::hypot(total, own),
-            Norm::Max => total.max(own),
-        };
+        total = norm.of_both(total, own);
     }
     let factor = max_norm / (total + 1e-6);
     if factor < 1.0 {

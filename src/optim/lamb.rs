@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     kernel::rule::Rule,
     tensor::Schema,
-    traits::{Optimizer, Step},
+    traits::{OpenStep, Optimizer, Step},
 };
 
 /// LAMB, Adam whose step is as long as the layer is large (You et al. 2020, arXiv:1904.00962), as optax's `lamb` has it.
@@ -82,12 +82,17 @@ const SLOTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 impl<T: Element> Optimizer<T> for Lamb {
     fn schema(&self, shape: &[usize]) -> Schema {
-        SLOTS.iter().fold(Schema::new(), |schema, &name| schema.slot(name, shape, 0.0))
+        SLOTS.iter().fold(Schema::new("Lamb"), |schema, &name| schema.slot(name, shape, 0.0))
     }
 
-    fn step(&self, mut step: Step<'_, T>) -> Result<()> {
+    fn step(&self, step: Step<'_, T>) -> Result<()> {
+        step.open(SLOTS, [], |open| self.update(open))
+    }
+}
+
+impl Lamb {
+    fn update<T: Element>(&self, mut open: OpenStep<'_, T, 2, 0>) {
         let (beta1, beta2) = self.betas;
-        let mut open = step.open(SLOTS, [])?;
         open.update(&Moments {
             gradient: Gradient::new(self.maximize, 0.0),
             mean: Average::new(beta1),
@@ -103,7 +108,6 @@ impl<T: Element> Optimizer<T> for Lamb {
         let length = open.norm(|p, [m, v]| direction.of(p, m, v));
         let ratio = if size == 0.0 || length == 0.0 { 1.0 } else { size / length };
         open.update(&Move { direction, rate: narrow(self.learning_rate * ratio) });
-        Ok(())
     }
 }
 

@@ -167,7 +167,7 @@ const SLOT: &str = "momentum_buffer";
 
 impl<T: Element> Optimizer<T> for Muon {
     fn schema(&self, shape: &[usize]) -> Schema {
-        let schema = Schema::new().slot(SLOT, shape, 0.0);
+        let schema = Schema::new("Muon").slot(SLOT, shape, 0.0);
         match *shape {
             [rows, cols] => {
                 let short = rows.min(cols);
@@ -184,20 +184,26 @@ impl<T: Element> Optimizer<T> for Muon {
         Err(Error::argument("parameter", format!("of shape {shape:?}"), "a matrix, for Muon"))
     }
 
-    fn step(&self, mut step: Step<'_, T>) -> Result<()> {
+    fn step(&self, step: Step<'_, T>) -> Result<()> {
         Optimizer::<T>::supports(self, step.shape())?;
-        let (rows, cols) = (step.shape()[0], step.shape()[1]);
-        let mut open = step.open([SLOT], [])?;
+        step.needs_nearest()?;
+        step.open([SLOT], [], |open| self.update(open))
+    }
+}
+
+impl Muon {
+    fn update<T: Element>(&self, mut open: OpenStep<'_, T, 1, 0>) {
         open.update(&Buffer { mean: Average::new(self.momentum) });
-        let OpenStep { param, grad, slots: [buffer], scratch, mask, .. } = open;
+        let OpenStep { param, grad, slots: [buffer], scratch, mask, shape, .. } = open;
+        let (rows, cols) = (shape[0], shape[1]);
         if param.is_empty() {
-            return Ok(());
+            return;
         }
         let (momentum, rest) = (narrow::<T::Real>(self.momentum), narrow::<T::Real>(1.0 - self.momentum));
         let kept = |i: usize| mask.is_none_or(|mask| mask.get(i) == Some(true));
         let direction = |i: usize| {
             let ahead = self.nesterov && kept(i);
-            let x = if ahead { rest * grad[i].to_real() + momentum * buffer[i] } else { buffer[i] };
+            let x = if ahead { rest * grad.at(i) + momentum * buffer[i] } else { buffer[i] };
             x.to_f64()
         };
         let (short, long, turned) = (rows.min(cols), rows.max(cols), rows > cols);
@@ -218,11 +224,8 @@ impl<T: Element> Optimizer<T> for Muon {
             let moved = shrink * p.to_real() - rate * T::Real::from_f64(x.into());
             *p = if kept(place(i)) { T::from_real(moved) } else { T::default() };
         }
-        Ok(())
     }
-}
 
-impl Muon {
     /// `X = a X + (b A + c A²) X` with `A = X Xᵀ`, so many times; `x` is `short` × `long`.
     fn orthogonalise(&self, x: &mut [f32], scratch: &mut [f32], short: usize, long: usize) {
         let [a, b, c] = self.coefficients.map(|c| c as f32);

@@ -103,8 +103,8 @@ const PRODUCT: &str = "mu_product";
 
 impl<T: Element> Optimizer<T> for NAdam {
     fn schema(&self, shape: &[usize]) -> Schema {
-        let schema = Schema::new().scalar(PRODUCT, 1.0);
-        SLOTS.iter().fold(schema, |schema, &name| schema.slot(name, shape, 0.0))
+        let schema = Schema::new("NAdam").moment(SLOTS[0], shape, 0.0).squares(SLOTS[1], shape, 0.0);
+        schema.scalar(PRODUCT, 1.0)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {

@@ -1,12 +1,18 @@
 //! Named parameters in groups, stepped by one call.
 
+use super::{Norm, Scaler, hyper::non_negative};
 use crate::{
     element::Element,
-    error::{Error, Result},
-    kernel::parallel,
-    tensor::{Mask, State, TensorMut, TensorRef, qtensor::check_finite, view::checked_volume},
+    error::{Error, ErrorKind, Result},
+    kernel::{parallel, random::fmix64},
+    tensor::{
+        Mask, State, TensorMut, TensorRef,
+        any::{AnyRef, HalfMut},
+        view::checked_volume,
+    },
     traits::{Optimizer, Step},
 };
+use half::{bf16, f16};
 
 /// Parameters by name, each in a group with an optimizer of its own, each with its own state and count of steps.
 ///
@@ -31,6 +37,7 @@ pub struct Params<T: Element> {
     groups: Vec<Box<dyn Optimizer<T>>>,
     params: Vec<Param>,
     check_finite: bool,
+    seed: Option<u64>,
 }
 
 /// A group of a [`Params`]: what [`Params::group`] gave.
@@ -50,13 +57,22 @@ struct Param {
 #[derive(Debug)]
 pub struct Update<'a, T: Element> {
     param: TensorMut<'a, T>,
-    grad: Option<TensorRef<'a, T>>,
+    grad: Option<AnyRef<'a, T::Real>>,
+    copy: Option<HalfMut<'a>>,
 }
 
 impl<'a, T: Element> Update<'a, T> {
     /// A parameter and its gradient, of the same shape.
     pub fn new(param: impl Into<TensorMut<'a, T>>, grad: impl Into<TensorRef<'a, T>>) -> Self {
-        Self { param: param.into(), grad: Some(grad.into()) }
+        Self::mixed(param, grad)
+    }
+
+    /// As [`new`](Update::new), with a gradient of another type, as [`Step::mixed`].
+    pub fn mixed<G: Element<Real = T::Real>>(
+        param: impl Into<TensorMut<'a, T>>,
+        grad: impl Into<TensorRef<'a, G>>,
+    ) -> Self {
+        Self { param: param.into(), grad: Some(AnyRef::new(grad.into())), copy: None }
     }
 
     /// A parameter and its gradient as slices of a shape.
@@ -64,12 +80,111 @@ impl<'a, T: Element> Update<'a, T> {
     /// # Errors
     /// [`Shape`](crate::ErrorKind::Shape) when one has another number of elements.
     pub fn shaped(param: &'a mut [T], grad: &'a [T], shape: &[usize]) -> Result<Self> {
-        Ok(Self { param: TensorMut::new(param, shape)?, grad: Some(TensorRef::new(grad, shape)?) })
+        Ok(Self::new(TensorMut::new(param, shape)?, TensorRef::new(grad, shape)?))
     }
 
     /// A parameter that got no gradient: it does not move, and its count of steps stays.
     pub fn skipped(param: impl Into<TensorMut<'a, T>>) -> Self {
-        Self { param: param.into(), grad: None }
+        Self { param: param.into(), grad: None, copy: None }
+    }
+}
+
+impl<'a, T: Element<Real = f32>> Update<'a, T> {
+    /// Writes the new parameter to `copy` too, as [`Step::copy_to_bf16`].
+    #[must_use]
+    pub fn copy_to_bf16(self, copy: impl Into<TensorMut<'a, bf16>>) -> Self {
+        Self { copy: Some(copy.into().into()), ..self }
+    }
+
+    /// Writes the new parameter to `copy` too, as [`Step::copy_to_f16`].
+    #[must_use]
+    pub fn copy_to_f16(self, copy: impl Into<TensorMut<'a, f16>>) -> Self {
+        Self { copy: Some(copy.into().into()), ..self }
+    }
+}
+
+/// What is done to all gradients of one step of [`Params`] as they are read.
+///
+/// ```
+/// use lapidary::optim::{Norm, Params, Scaler, Sgd, StepOptions, Update};
+/// let mut params = Params::new();
+/// let group = params.group(Sgd::new(0.5)?);
+/// params.add("w", &[2], group)?;
+/// let mut scaler = Scaler::new(1024.0)?;
+/// let mut w = [1.0f32, 2.0];
+/// let gradient = [3.0 * 1024.0, 4.0 * 1024.0]; // that of a loss multiplied by scaler.scale()
+/// let options = StepOptions::new().scaler(&mut scaler).clip_norm(2.5, Norm::L2)?;
+/// let outcome = params.step_with(&mut [Update::new(&mut w, &gradient)], options)?;
+/// assert_eq!(outcome.norm, Some(5.0));
+/// assert!((w[0] - 0.25).abs() < 1e-6 && w[1].abs() < 1.01 && !outcome.skipped);
+///
+/// let options = StepOptions::new().scaler(&mut scaler);
+/// let outcome = params.step_with(&mut [Update::new(&mut w, &[f32::INFINITY, 0.0])], options)?;
+/// assert!(outcome.skipped && scaler.scale() == 512.0); // nothing moved; the next loss is multiplied by less
+/// # Ok::<(), lapidary::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "hand it to `step_with`"]
+pub struct StepOptions<'s> {
+    batches: u32,
+    max_norm: Option<(f64, Norm)>,
+    limit: f64,
+    scaler: Option<&'s mut Scaler>,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outcome {
+    /// A gradient was not finite and a scaler let the step be skipped: nothing has moved.
+    pub skipped: bool,
+    /// The norm of all gradients after unscaling and before clipping, when something asked for it.
+    pub norm: Option<f64>,
+}
+
+impl Default for StepOptions<'_> {
+    fn default() -> Self {
+        Self { batches: 1, max_norm: None, limit: f64::INFINITY, scaler: None }
+    }
+}
+
+impl<'s> StepOptions<'s> {
+    /// Gradients as they are.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The gradients are sums over so many batches ([`accumulate`](super::accumulate)): divides by it.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when it is 0.
+    pub fn batches(self, batches: u32) -> Result<Self> {
+        match batches {
+            0 => Err(Error::argument("batches", batches, "at least 1")),
+            _ => Ok(Self { batches, ..self }),
+        }
+    }
+
+    /// Divides by a loss's scale, and skips the step when a gradient is not finite, after which the scale is smaller: one
+    /// more read of all gradients.
+    pub fn scaler(self, scaler: &'s mut Scaler) -> Self {
+        Self { scaler: Some(scaler), ..self }
+    }
+
+    /// Shortens all gradients together so that their norm is at most `max_norm`, as [`clip_norm`](super::clip_norm): one more read
+    /// of them, the one that finds what is not finite, and no more write.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
+    pub fn clip_norm(self, max_norm: f64, norm: Norm) -> Result<Self> {
+        Ok(Self { max_norm: Some((non_negative("max_norm", max_norm)?, norm)), ..self })
+    }
+
+    /// Then limits each element to `-limit ..= limit`.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0 ..= 3.4e38.
+    pub fn clip_value(self, limit: f64) -> Result<Self> {
+        Ok(Self { limit: non_negative("limit", limit)?, ..self })
     }
 }
 
@@ -77,13 +192,21 @@ impl<T: Element> Params<T> {
     /// No groups, no parameters.
     #[must_use]
     pub fn new() -> Self {
-        Self { groups: Vec::new(), params: Vec::new(), check_finite: false }
+        Self { groups: Vec::new(), params: Vec::new(), check_finite: false, seed: None }
     }
 
-    /// Refuses a step when a gradient holds a NaN or an infinity: one more read of all gradients.
+    /// Refuses a step when a gradient holds a NaN or an infinity: one more read of all gradients, 4 bytes of the 32 that Adam
+    /// then moves for an `f32`. It costs nothing beside a [norm](StepOptions::clip_norm) or a [scaler](StepOptions::scaler),
+    /// which read the gradients anyway.
     #[must_use]
     pub fn check_finite(self) -> Self {
         Self { check_finite: true, ..self }
+    }
+
+    /// Rounds parameters of 16 bits as [`Step::stochastic_rounding`], each by a seed of its own.
+    #[must_use]
+    pub fn stochastic_rounding(self, seed: u64) -> Self {
+        Self { seed: Some(seed), ..self }
     }
 
     /// Adds a group of parameters that share an optimizer and its hyper-parameters.
@@ -189,6 +312,11 @@ impl<T: Element> Params<T> {
         Ok(&mut self.params[at].state)
     }
 
+    /// All parameters' names and states, in the order they were added.
+    pub fn states(&self) -> impl Iterator<Item = (&str, &State)> {
+        self.params.iter().map(|param| (param.name.as_str(), &param.state))
+    }
+
     /// Moves all parameters, one update each, in the order they were added. Frozen and skipped ones stay. Everything is
     /// checked first: an error names the parameter and leaves all of them, and all state, as they were.
     ///
@@ -196,13 +324,46 @@ impl<T: Element> Params<T> {
     /// [`Shape`](crate::ErrorKind::Shape) when there are not as many updates as parameters, or one has another shape;
     /// [`NonFinite`](crate::ErrorKind::NonFinite) when [`check_finite`](Params::check_finite) finds one.
     pub fn step(&mut self, updates: &mut [Update<'_, T>]) -> Result<()> {
+        self.step_with(updates, StepOptions::new()).map(|_| ())
+    }
+
+    /// As [`step`](Params::step), with what is to be done to all gradients as they are read.
+    ///
+    /// # Errors
+    /// As [`step`](Params::step); with a [norm](StepOptions::clip_norm) also
+    /// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinity, but with a [scaler](StepOptions::scaler) the step is skipped then.
+    pub fn step_with(&mut self, updates: &mut [Update<'_, T>], options: StepOptions<'_>) -> Result<Outcome> {
         if updates.len() != self.params.len() {
             return Err(Error::shape("list of updates", &[self.params.len()], &[updates.len()]));
         }
         for (param, update) in self.params.iter().zip(&*updates) {
-            self.check(param, update).map_err(|error| error.in_tensor(&param.name))?;
+            check(param, update).map_err(|error| error.in_tensor(&param.name))?;
         }
-        run(&self.groups, &mut self.params, updates)
+        let StepOptions { batches, max_norm, limit, scaler } = options;
+        let scale = scaler.as_ref().map_or(1.0, |scaler| scaler.scale()) * f64::from(batches);
+        let mut factor = 1.0 / scale;
+        let mut outcome = Outcome { skipped: false, norm: None };
+        if max_norm.is_some() || scaler.is_some() || self.check_finite {
+            let (_, kind) = max_norm.unwrap_or_default();
+            match norm(&self.params, updates, kind) {
+                Ok(norm) => outcome.norm = Some(norm / scale),
+                Err(error) => match scaler {
+                    Some(scaler) if error.kind() == ErrorKind::NonFinite => {
+                        scaler.update(true);
+                        return Ok(Outcome { skipped: true, ..outcome });
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+        if let (Some((max_norm, _)), Some(norm)) = (max_norm, outcome.norm) {
+            factor *= (max_norm / (norm + 1e-6)).min(1.0);
+        }
+        run(&self.groups, &mut self.params, updates, Common { factor, limit, seed: self.seed, first: 0 })?;
+        if let Some(scaler) = scaler {
+            scaler.update(false);
+        }
+        Ok(outcome)
     }
 
     /// The parameter to evaluate the model with, in `out`: `param` itself, unless its optimizer averages.
@@ -219,18 +380,6 @@ impl<T: Element> Params<T> {
         self.groups[*group].evaluate(param.into(), state, out.into()).map_err(|error| error.in_tensor(name))
     }
 
-    fn check(&self, param: &Param, update: &Update<'_, T>) -> Result<()> {
-        let shape = param.state.shape();
-        if update.param.shape() != shape {
-            return Err(Error::shape("parameter", shape, update.param.shape()));
-        }
-        let Some(grad) = &update.grad else { return Ok(()) };
-        if grad.shape() != shape {
-            return Err(Error::shape("gradient", shape, grad.shape()));
-        }
-        if self.check_finite && !param.frozen { check_finite("gradient", grad.as_slice()) } else { Ok(()) }
-    }
-
     fn optimizer(&self, group: GroupId) -> Result<&dyn Optimizer<T>> {
         let known = self.groups.get(group.0).map(|optimizer| &**optimizer);
         known.ok_or_else(|| Error::argument("group", format!("{group:?}"), "one of these parameters'"))
@@ -242,27 +391,83 @@ impl<T: Element> Params<T> {
     }
 }
 
+fn check<T: Element>(param: &Param, update: &Update<'_, T>) -> Result<()> {
+    let shape = param.state.shape();
+    if update.param.shape() != shape {
+        return Err(Error::shape("parameter", shape, update.param.shape()));
+    }
+    if let Some(grad) = update.grad.as_ref().filter(|grad| grad.shape() != shape) {
+        return Err(Error::shape("gradient", shape, grad.shape()));
+    }
+    match update.copy.as_ref().filter(|copy| copy.shape() != shape) {
+        Some(copy) => Err(Error::shape("16-bit copy", shape, copy.shape())),
+        None => Ok(()),
+    }
+}
+
+/// The norm of all gradients that count: halves of the list on two threads while there is much to do. Where it is cut does not
+/// depend on the threads.
+fn norm<T: Element>(params: &[Param], updates: &[Update<'_, T>], kind: Norm) -> Result<f64> {
+    if params.len() > 1 {
+        let mid = params.len() / 2;
+        let ((left, right), (left_updates, right_updates)) = (params.split_at(mid), updates.split_at(mid));
+        let halves = (|| norm(left, left_updates, kind), || norm(right, right_updates, kind));
+        let pays = parallel::pays(elements(updates));
+        let (a, b) = if pays { parallel::join(halves.0, halves.1) } else { (halves.0(), halves.1()) };
+        return Ok(kind.of_both(a?, b?));
+    }
+    let one = params.iter().zip(updates).find_map(|(param, update)| {
+        let grad = update.grad.as_ref().filter(|_| !param.frozen)?;
+        Some(kind.of_any(grad.as_slice()).map_err(|error| error.in_tensor(&param.name)))
+    });
+    one.unwrap_or(Ok(0.0))
+}
+
+fn elements<T: Element>(updates: &[Update<'_, T>]) -> usize {
+    updates.iter().map(|update| update.param.len()).sum()
+}
+
+/// What all parameters of a step have in common.
+#[derive(Clone, Copy)]
+struct Common {
+    factor: f64,
+    limit: f64,
+    seed: Option<u64>,
+    /// The place of the first parameter in the whole list.
+    first: u64,
+}
+
 /// Steps checked updates: halves of the list on two threads while there is much to do, then one after another.
 fn run<T: Element>(
     groups: &[Box<dyn Optimizer<T>>],
     params: &mut [Param],
     updates: &mut [Update<'_, T>],
+    common: Common,
 ) -> Result<()> {
-    let elements = || updates.iter().map(|update| update.param.len()).sum::<usize>();
-    if params.len() > 1 && parallel::pays(elements()) {
+    if params.len() > 1 && parallel::pays(elements(updates)) {
         let mid = params.len() / 2;
         let (left, right) = params.split_at_mut(mid);
         let (left_updates, right_updates) = updates.split_at_mut(mid);
-        let (a, b) = parallel::join(|| run(groups, left, left_updates), || run(groups, right, right_updates));
+        let right_common = Common { first: common.first + mid as u64, ..common };
+        let (a, b) = parallel::join(
+            || run(groups, left, left_updates, common),
+            || run(groups, right, right_updates, right_common),
+        );
         return a.and(b);
     }
-    for (param, update) in params.iter_mut().zip(updates) {
+    for (place, (param, update)) in (common.first..).zip(params.iter_mut().zip(updates)) {
         let Some(grad) = update.grad.as_ref().filter(|_| !param.frozen) else { continue };
-        let step = Step::new(&mut update.param, grad, &mut param.state);
-        let step = match &param.mask {
-            Some(mask) => step.mask(mask),
-            None => step,
-        };
+        let copy = update.copy.as_mut().map(HalfMut::reborrow);
+        let mut step = Step::of((&mut update.param).into(), grad.reborrow(), &mut param.state)
+            .scale_gradient(common.factor)
+            .clip_value(common.limit)
+            .copy_to(copy);
+        if let Some(mask) = &param.mask {
+            step = step.mask(mask);
+        }
+        if let Some(seed) = common.seed {
+            step = step.stochastic_rounding(fmix64(seed.wrapping_add(place)));
+        }
         groups[param.group].step(step).map_err(|error| error.in_tensor(&param.name))?;
     }
     Ok(())

@@ -102,7 +102,7 @@ const SLOTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 impl<T: Element> Optimizer<T> for RAdam {
     fn schema(&self, shape: &[usize]) -> Schema {
-        SLOTS.iter().fold(Schema::new(), |schema, &name| schema.slot(name, shape, 0.0))
+        Schema::new("RAdam").moment(SLOTS[0], shape, 0.0).squares(SLOTS[1], shape, 0.0)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {

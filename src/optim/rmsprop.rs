@@ -121,8 +121,10 @@ const MEAN: &str = "grad_avg";
 
 impl<T: Element> Optimizer<T> for RmsProp {
     fn schema(&self, shape: &[usize]) -> Schema {
-        let schema = Schema::new().slot(SQUARE, shape, 0.0);
-        let schema = if self.momentum > 0.0 { schema.slot(BUFFER, shape, 0.0) } else { schema };
+        let schema = Schema::new("RmsProp");
+        // The variance, a difference, needs all bits of both.
+        let schema = if self.centered { schema.slot(SQUARE, shape, 0.0) } else { schema.squares(SQUARE, shape, 0.0) };
+        let schema = if self.momentum > 0.0 { schema.moment(BUFFER, shape, 0.0) } else { schema };
         if self.centered { schema.slot(MEAN, shape, 0.0) } else { schema }
     }
 

@@ -112,7 +112,7 @@ const SCALARS: [&str; 2] = ["weight_sum", "max_learning_rate"];
 
 impl<T: Element> Optimizer<T> for ScheduleFree {
     fn schema(&self, shape: &[usize]) -> Schema {
-        let schema = SCALARS.iter().fold(Schema::new(), |schema, &name| schema.scalar(name, 0.0));
+        let schema = SCALARS.iter().fold(Schema::new("ScheduleFree"), |schema, &name| schema.scalar(name, 0.0));
         SLOTS.iter().fold(schema, |schema, &name| schema.slot(name, shape, 0.0))
     }
 

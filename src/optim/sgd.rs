@@ -167,7 +167,10 @@ const SLOT: &str = "momentum_buffer";
 
 impl<T: Element> Optimizer<T> for Sgd {
     fn schema(&self, shape: &[usize]) -> Schema {
-        if self.momentum == 0.0 { Schema::new() } else { Schema::new().slot(SLOT, shape, 0.0) }
+        // The velocity of Keras is not the momentum of the others.
+        let keras = self.convention == Convention::Keras && self.momentum != 0.0;
+        let schema = Schema::new(if keras { "Sgd (Keras)" } else { "Sgd" });
+        if self.momentum == 0.0 { schema } else { schema.moment(SLOT, shape, 0.0) }
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     element::Element,
     error::{Error, Result},
-    tensor::{Mask, State, TensorRef, Values, qtensor::check_finite},
+    tensor::{Mask, State, TensorRef, qtensor::check_finite},
 };
 
 /// How many channels of a group stay.
@@ -157,10 +157,9 @@ impl Plan {
     pub fn cut_state(&self, tensor: &str, state: &State) -> Result<State> {
         let shape = state.shape();
         let axes = self.axes(tensor, shape)?;
-        Ok(state.map_slots(&cut_dims(shape, &axes), |values| match values {
-            Values::F32(values) => Values::F32(gather(values, shape, &axes)),
-            Values::F64(values) => Values::F64(gather(values, shape, &axes)),
-        }))
+        let indices: Vec<usize> = (0..shape.iter().product()).collect();
+        let kept = gather(&indices, shape, &axes);
+        Ok(state.map_slots(&cut_dims(shape, &axes), |values| values.gather(kept.iter().copied())))
     }
 
     /// What stays of a tensor's mask.

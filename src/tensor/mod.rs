@@ -1,13 +1,16 @@
 //! What a tensor is here: borrowed elements with a shape, and what is kept beside them.
 
+pub(crate) mod any;
 pub(crate) mod mask;
 pub(crate) mod qtensor;
+pub(crate) mod slot;
 pub(crate) mod state;
 pub(crate) mod values;
 pub(crate) mod view;
 
 pub use mask::Mask;
 pub use qtensor::{Granularity, Grid, QTensor, QuantError};
-pub use state::{Schema, Slot, State};
+pub use slot::{Block8, Precision, Slot, SlotValues};
+pub use state::{Schema, State};
 pub use values::Values;
 pub use view::{TensorMut, TensorRef};

@@ -1,19 +1,21 @@
 //! What an optimizer remembers of one parameter: a step count and named slots.
 
 use super::{
-    values::Values,
-    view::{Dims, checked_volume, filled},
+    slot::{Precision, Slot, SlotValues},
+    view::{Dims, TensorMut, TensorRef, checked_volume, filled},
 };
 use crate::{
-    element::Real,
+    element::{Element, Real},
     error::{Error, Result},
+    kernel::{block8::Sign, slot::SlotMut},
 };
 use std::borrow::Cow;
 
 /// What state an optimizer keeps for a parameter of some shape: the names, shapes and initial
 /// values of its slots, and its scalars.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Schema {
+    algorithm: Cow<'static, str>,
     slots: Vec<SlotSchema>,
     scalars: Scalars,
     scratch: usize,
@@ -31,13 +33,23 @@ struct SlotSchema {
     name: Cow<'static, str>,
     dims: Dims,
     initial: f64,
+    precision: Precision,
+    /// What 8-bit codes it would have; `None` when it is always kept in full precision.
+    sign: Option<Sign>,
 }
 
 impl Schema {
-    /// No slots: an optimizer without memory.
+    /// No slots: an optimizer without memory. The name says whose state it is, so that a checkpoint of another optimizer is
+    /// told apart.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(algorithm: impl Into<Cow<'static, str>>) -> Self {
+        Self { algorithm: algorithm.into(), slots: Vec::new(), scalars: Scalars::default(), scratch: 0 }
+    }
+
+    /// The optimizer's name.
+    #[must_use]
+    pub fn algorithm(&self) -> &str {
+        &self.algorithm
     }
 
     /// Names, shapes and initial values of the slots, in order.
@@ -45,11 +57,49 @@ impl Schema {
         self.slots.iter().map(|slot| (&*slot.name, &slot.dims[..], slot.initial))
     }
 
-    /// Adds a slot of the given shape that starts filled with `initial`.
+    /// Names and initial values of the scalars, in order.
+    pub fn scalars(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.scalars.names.iter().map(|name| &**name).zip(self.scalars.values.iter().copied())
+    }
+
+    /// Adds a slot of the given shape that starts filled with `initial` and is always kept in full precision.
     #[must_use]
-    pub fn slot(mut self, name: impl Into<Cow<'static, str>>, shape: &[usize], initial: f64) -> Self {
-        self.slots.push(SlotSchema { name: name.into(), dims: shape.into(), initial });
+    pub fn slot(self, name: impl Into<Cow<'static, str>>, shape: &[usize], initial: f64) -> Self {
+        self.with(name, shape, initial, None)
+    }
+
+    /// Adds a slot of the parameter's shape, of numbers of both signs, which may be kept in [fewer bits](Precision): only an
+    /// element-wise rule reads it.
+    #[must_use]
+    pub fn moment(self, name: impl Into<Cow<'static, str>>, shape: &[usize], initial: f64) -> Self {
+        self.with(name, shape, initial, Some(Sign::Signed))
+    }
+
+    /// As [`moment`](Schema::moment), of numbers that are never negative.
+    #[must_use]
+    pub fn squares(self, name: impl Into<Cow<'static, str>>, shape: &[usize], initial: f64) -> Self {
+        self.with(name, shape, initial, Some(Sign::NonNegative))
+    }
+
+    fn with(mut self, name: impl Into<Cow<'static, str>>, shape: &[usize], initial: f64, sign: Option<Sign>) -> Self {
+        let precision = Precision::Full;
+        self.slots.push(SlotSchema { name: name.into(), dims: shape.into(), initial, precision, sign });
         self
+    }
+
+    /// Keeps the slots that may be so in a precision.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        for slot in self.slots.iter_mut().filter(|slot| slot.sign.is_some()) {
+            slot.precision = precision;
+        }
+        self
+    }
+
+    /// Whether a slot may be kept in fewer bits.
+    #[must_use]
+    pub fn compressible(&self) -> bool {
+        self.slots.iter().any(|slot| slot.sign.is_some())
     }
 
     /// Asks for so many `f32` to work in. They hold nothing from step to step.
@@ -68,47 +118,13 @@ impl Schema {
     }
 }
 
-/// One named array of optimizer state.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Slot {
-    name: Cow<'static, str>,
-    dims: Dims,
-    initial: f64,
-    values: Values,
-}
-
-impl Slot {
-    /// The slot's name, PyTorch's where there is one (`exp_avg`, `momentum_buffer`).
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The length of each axis.
-    #[must_use]
-    pub fn shape(&self) -> &[usize] {
-        &self.dims
-    }
-
-    /// The value the slot started with; under a mask, that of pruned elements.
-    #[must_use]
-    pub fn initial(&self) -> f64 {
-        self.initial
-    }
-
-    /// The numbers, in logical order.
-    #[must_use]
-    pub fn values(&self) -> &Values {
-        &self.values
-    }
-}
-
 /// An optimizer's memory of one parameter: how many steps it took, and its slots.
 ///
 /// Made by [`OptimizerExt::init`](crate::OptimizerExt::init), owned by the caller, changed by
 /// [`Optimizer::step`](crate::Optimizer::step).
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
+    algorithm: Cow<'static, str>,
     steps: u64,
     dims: Dims,
     slots: Vec<Slot>,
@@ -135,13 +151,20 @@ impl State {
         let slots = schema
             .slots
             .into_iter()
-            .map(|SlotSchema { name, dims, initial }| {
-                let values = Values::filled::<R>(checked_volume(&dims)?, initial)?;
+            .map(|SlotSchema { name, dims, initial, precision, sign }| {
+                let sign = sign.unwrap_or(Sign::Signed);
+                let values = SlotValues::filled::<R>(checked_volume(&dims)?, initial, precision, sign)?;
                 Ok(Slot { name, dims, initial, values })
             })
             .collect::<Result<_>>()?;
         let scratch = Scratch(filled(schema.scratch, 0.0)?);
-        Ok(Self { steps: 0, dims: shape.into(), slots, scalars: schema.scalars, scratch })
+        Ok(Self { algorithm: schema.algorithm, steps: 0, dims: shape.into(), slots, scalars: schema.scalars, scratch })
+    }
+
+    /// The name of the optimizer it was made for.
+    #[must_use]
+    pub fn algorithm(&self) -> &str {
+        &self.algorithm
     }
 
     /// Steps taken so far.
@@ -168,6 +191,27 @@ impl State {
         self.slots.iter().find(|slot| slot.name == name)
     }
 
+    /// What a slot holds instead of the parameter, in `out`; before the first step the parameter itself.
+    pub(crate) fn evaluate_slot<T: Element>(
+        &self,
+        name: &str,
+        param: TensorRef<'_, T>,
+        mut out: TensorMut<'_, T>,
+    ) -> Result<()> {
+        if *param.shape() != self.dims[..] || out.shape() != param.shape() {
+            return Err(Error::shape("parameter to evaluate", &self.dims, param.shape()));
+        }
+        let slot = self.slot(name).and_then(|slot| slot.values().as_slice::<T::Real>());
+        let slot = slot.filter(|slot| slot.len() == param.len());
+        let slot = slot.ok_or_else(|| Error::state(format!("has no slot {name:?} of this type")))?;
+        if self.steps == 0 {
+            out.as_mut_slice().copy_from_slice(param.as_slice());
+        } else {
+            out.as_mut_slice().iter_mut().zip(slot).for_each(|(x, &average)| *x = T::from_real(average));
+        }
+        Ok(())
+    }
+
     /// Sets the number of steps taken: of a run that is resumed.
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
@@ -176,15 +220,16 @@ impl State {
     /// Replaces the numbers of a slot.
     ///
     /// # Errors
-    /// [`State`](crate::ErrorKind::State) when there is no such slot, or it has another type or length. Nothing is changed then.
-    pub fn set_slot(&mut self, name: &str, values: Values) -> Result<()> {
+    /// [`State`](crate::ErrorKind::State) when there is no such slot, or it has another form or length. Nothing is changed then.
+    pub fn set_slot(&mut self, name: &str, values: impl Into<SlotValues>) -> Result<()> {
+        let values = values.into();
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.name == name) else {
             return Err(Error::state(format!("there is no slot {name:?}")));
         };
-        let expected = (slot.values.dtype(), slot.values.len());
-        let found = (values.dtype(), values.len());
+        let describe = |values: &SlotValues| (values.form(), values.len());
+        let (expected, found) = (describe(&slot.values), describe(&values));
         if found != expected {
-            return Err(Error::state(format!("slot {name:?} holds (type, length) {expected:?}, given {found:?}")));
+            return Err(Error::state(format!("slot {name:?} holds (form, length) {expected:?}, given {found:?}")));
         }
         slot.values = values;
         Ok(())
@@ -202,6 +247,11 @@ impl State {
         Ok(())
     }
 
+    /// The scalars, by name.
+    pub fn scalars(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.scalars.names.iter().map(|name| &**name).zip(self.scalars.values.iter().copied())
+    }
+
     /// The scalar of a name.
     #[must_use]
     pub fn scalar(&self, name: &str) -> Option<f64> {
@@ -215,41 +265,63 @@ impl State {
         self.slots.iter().map(|slot| slot.values.byte_size()).sum()
     }
 
-    /// The count of steps, the slots and the scalars, which must be these, in this order. Does not allocate unless it fails.
+    /// The count of steps, the slots and the scalars, which must be these, in this order, and then full slots of the parameter's
+    /// shape for those of `follow` that are named. Does not allocate unless it fails.
     pub(crate) fn open<R: Real, const N: usize, const M: usize>(
         &mut self,
         shape: &[usize],
         names: [&str; N],
         scalars: [&str; M],
+        follow: [Option<&str>; 2],
     ) -> Result<OpenState<'_, R, N, M>> {
         if self.dims[..] != *shape {
             return Err(Error::shape("optimizer state", shape, &self.dims));
         }
-        let found = self.slots.len();
-        let mut open = names.map(|_| OpenSlot { values: &mut [][..], initial: R::zero() });
-        if found != N || self.slots.iter().zip(names).any(|(slot, name)| slot.name != name) {
-            let found: Vec<_> = self.slots.iter().map(Slot::name).collect();
-            return Err(Error::state(format!("slots are {found:?}, expected {names:?}")));
+        let expected = || names.iter().copied().chain(follow.into_iter().flatten());
+        if !self.slots.iter().map(Slot::name).eq(expected()) {
+            let (found, expected): (Vec<_>, Vec<_>) =
+                (self.slots.iter().map(Slot::name).collect(), expected().collect());
+            return Err(Error::state(format!("slots are {found:?}, expected {expected:?}")));
         }
-        for (slot, open) in self.slots.iter_mut().zip(&mut open) {
-            let dtype = slot.values.dtype();
+        let mut slots = self.slots.iter_mut();
+        let mut open = names.map(|_| OpenSlot { values: SlotMut::default(), initial: R::zero() });
+        for (open, slot) in open.iter_mut().zip(&mut slots) {
+            let form = slot.values.form();
             open.initial = R::from_f64(slot.initial);
-            open.values = slot.values.as_mut_slice::<R>().ok_or_else(|| {
-                Error::state(format!("slot {:?} holds {dtype:?}, expected {:?}", slot.name, R::DTYPE))
-            })?;
+            open.values = slot
+                .values
+                .as_slot()
+                .ok_or_else(|| Error::state(format!("slot {:?} holds {form}, expected {:?}", slot.name, R::DTYPE)))?;
+        }
+        let mut followers = [None, None];
+        for (place, name) in followers.iter_mut().zip(follow) {
+            let Some(slot) = name.and_then(|_| slots.next()) else { continue };
+            let form = slot.values.form();
+            let values = slot.values.as_slot::<R>().and_then(SlotMut::into_real);
+            *place = Some(values.filter(|_| slot.dims[..] == *shape).ok_or_else(|| {
+                let (expected, dims) = (R::DTYPE, &slot.dims);
+                Error::state(format!(
+                    "slot {:?} holds {form} of {dims:?}, expected {expected:?} of {shape:?}",
+                    slot.name
+                ))
+            })?);
         }
         let Scalars { names: found, values } = &mut self.scalars;
         match <&mut [f64; M]>::try_from(&mut values[..]) {
-            Ok(values) if found.iter().eq(&scalars) => {
-                Ok(OpenState { steps: &mut self.steps, slots: open, scalars: values, scratch: &mut self.scratch.0 })
-            }
+            Ok(values) if found.iter().eq(&scalars) => Ok(OpenState {
+                steps: &mut self.steps,
+                slots: open,
+                scalars: values,
+                scratch: &mut self.scratch.0,
+                followers,
+            }),
             _ => Err(Error::state(format!("scalars are {found:?}, expected {scalars:?}"))),
         }
     }
 
     /// The state of the elements that stay when a parameter is cut: for each axis, the indices kept.
     /// Slots of another shape than the parameter's stay whole.
-    pub(crate) fn map_slots(&self, dims: &[usize], mut cut: impl FnMut(&Values) -> Values) -> Self {
+    pub(crate) fn map_slots(&self, dims: &[usize], mut cut: impl FnMut(&SlotValues) -> SlotValues) -> Self {
         let slots = self.slots.iter().map(|slot| {
             if slot.dims != self.dims {
                 return slot.clone();
@@ -266,21 +338,23 @@ pub(crate) struct OpenState<'a, R, const N: usize, const M: usize> {
     pub(crate) slots: [OpenSlot<'a, R>; N],
     pub(crate) scalars: &'a mut [f64; M],
     pub(crate) scratch: &'a mut [f32],
+    pub(crate) followers: [Option<&'a mut [R]>; 2],
 }
 
 /// A slot's numbers, ready to be changed.
 pub(crate) struct OpenSlot<'a, R> {
-    pub(crate) values: &'a mut [R],
+    pub(crate) values: SlotMut<'a, R>,
     pub(crate) initial: R,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::Values;
 
     #[test]
     fn numbers_can_be_put_back() {
-        let schema = Schema::new().slot("sum", &[2], 0.0).scalar("product", 1.0);
+        let schema = Schema::new("test").slot("sum", &[2], 0.0).scalar("product", 1.0);
         let mut state = State::new::<f32>(&[2], schema).unwrap();
         state.set_steps(7);
         state.set_slot("sum", Values::F32(vec![1.0, 2.0])).unwrap();
@@ -295,16 +369,34 @@ mod tests {
 
     #[test]
     fn state_of_another_optimizer_is_refused() {
-        let schema = Schema::new().slot("exp_avg", &[3], 0.0).slot("sum", &[3], 0.1);
+        let schema = Schema::new("test").slot("exp_avg", &[3], 0.0).slot("sum", &[3], 0.1);
         let mut state = State::new::<f32>(&[3], schema).unwrap();
         assert_eq!(state.slot("sum").unwrap().values().get(2), Some(f64::from(0.1f32)));
         assert_eq!(state.byte_size(), 24);
-        assert!(state.open::<f32, 2, 0>(&[3], ["exp_avg", "sum"], []).is_ok());
-        let error = state.open::<f32, 2, 0>(&[3], ["exp_avg", "exp_avg_sq"], []).err().unwrap();
+        const NONE: [Option<&str>; 2] = [None, None];
+        assert!(state.open::<f32, 2, 0>(&[3], ["exp_avg", "sum"], [], NONE).is_ok());
+        assert!(state.open::<f32, 1, 0>(&[3], ["exp_avg"], [], [None, Some("sum")]).is_ok());
+        assert!(state.open::<f32, 1, 0>(&[3], ["exp_avg"], [], [None, Some("ema")]).is_err());
+        let error = state.open::<f32, 2, 0>(&[3], ["exp_avg", "exp_avg_sq"], [], NONE).err().unwrap();
         assert!(error.to_string().contains("exp_avg_sq"), "{error}");
-        assert!(state.open::<f32, 2, 0>(&[4], ["exp_avg", "sum"], []).is_err());
-        assert!(state.open::<f64, 2, 0>(&[3], ["exp_avg", "sum"], []).is_err());
-        assert!(state.open::<f32, 2, 1>(&[3], ["exp_avg", "sum"], ["mu_product"]).is_err());
-        assert!(state.open::<f32, 1, 0>(&[3], ["exp_avg"], []).is_err());
+        assert!(state.open::<f32, 2, 0>(&[4], ["exp_avg", "sum"], [], NONE).is_err());
+        assert!(state.open::<f64, 2, 0>(&[3], ["exp_avg", "sum"], [], NONE).is_err());
+        assert!(state.open::<f32, 2, 1>(&[3], ["exp_avg", "sum"], ["mu_product"], NONE).is_err());
+        assert!(state.open::<f32, 1, 0>(&[3], ["exp_avg"], [], NONE).is_err());
+    }
+
+    #[test]
+    fn fewer_bits_take_fewer_bytes_and_start_the_same() {
+        let schema = Schema::new("test").moment("m", &[1000], 0.0).squares("v", &[1000], 0.1).slot("z", &[1000], 0.1);
+        let state = |precision| State::new::<f32>(&[1000], schema.clone().with_precision(precision)).unwrap();
+        assert_eq!(state(Precision::Full).byte_size(), 12_000);
+        assert_eq!(state(Precision::Bf16).byte_size(), 8_000);
+        assert_eq!(state(Precision::Eight).byte_size(), 2 * (1000 + 4) + 4000);
+        for precision in [Precision::Bf16, Precision::Eight] {
+            let state = state(precision);
+            let start = state.slot("v").unwrap().values().get(999).unwrap();
+            assert!((start - 0.1).abs() < 0.1 / 16.0, "{start}");
+            assert_eq!(state.slot("m").unwrap().values().get(7), Some(0.0));
+        }
     }
 }

@@ -45,6 +45,11 @@ impl<'a, T: Element> TensorRef<'a, T> {
         Self { data, dims }
     }
 
+    /// The elements and the shape.
+    pub(crate) fn into_parts(self) -> (Cow<'a, [T]>, Dims) {
+        (self.data, self.dims)
+    }
+
     /// The elements in logical order.
     #[must_use]
     pub fn as_slice(&self) -> &[T] {
@@ -95,7 +100,7 @@ enum Data<'a, T: Element> {
 
 /// Writes the elements back to where they came from.
 #[cfg(feature = "ndarray")]
-pub(crate) type WriteBack<'a, T> = Box<dyn FnMut(&[T]) + Send + 'a>;
+pub(crate) type WriteBack<'a, T> = Box<dyn FnMut(&[T]) + Send + Sync + 'a>;
 
 #[cfg(feature = "ndarray")]
 struct Staged<'a, T: Element> {

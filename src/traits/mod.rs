@@ -1,15 +1,16 @@
 //! The contracts that this crate's optimizers, quantizers and pruners keep, open to other crates'.
 
+mod step;
+
 use crate::{
     element::Element,
     error::{Error, Result},
-    kernel::{
-        reduce,
-        rule::{self, Rule},
-    },
-    tensor::{Mask, QTensor, Schema, State, TensorMut, TensorRef, qtensor::check_finite, state::OpenState},
+    tensor::{Mask, QTensor, Schema, State, TensorMut, TensorRef},
 };
 use std::fmt::Debug;
+
+pub(crate) use step::Following;
+pub use step::{OpenStep, Step};
 
 /// What every optimizer has, whatever the type of the parameters: a learning rate, which a schedule may change.
 pub trait LearningRate {
@@ -105,168 +106,17 @@ pub trait OptimizerExt<T: Element>: Optimizer<T> {
 
 impl<T: Element, O: Optimizer<T> + ?Sized> OptimizerExt<T> for O {}
 
-/// One step's material: the parameter, its gradient and its state; a mask and a finite check if wanted.
-///
-/// ```
-/// use lapidary::{Optimizer, OptimizerExt, Step, optim::Sgd};
-/// let sgd = Sgd::new(0.1)?;
-/// let (mut weights, gradient) = (vec![1.0f32, 2.0], vec![1.0, -1.0]);
-/// let mut state = sgd.init(&weights)?;
-/// sgd.step(Step::new(&mut weights, &gradient, &mut state))?;
-/// assert_eq!(weights, [0.9, 2.1]);
-/// # Ok::<(), lapidary::Error>(())
-/// ```
-#[derive(Debug)]
-#[must_use = "hand it to an optimizer's `step`"]
-pub struct Step<'a, T: Element> {
-    param: TensorMut<'a, T>,
-    grad: TensorRef<'a, T>,
-    state: &'a mut State,
-    mask: Option<&'a Mask>,
-    check_finite: bool,
-}
+/// Something beside tensors that a run needs to go on as if it had not stopped: a loss's scale, a rate that watches the loss.
+/// A [checkpoint](crate::format) keeps its numbers by name.
+pub trait Resume {
+    /// All that changes from step to step.
+    fn numbers(&self) -> Vec<(&'static str, f64)>;
 
-impl<'a, T: Element> Step<'a, T> {
-    /// A step of `param` by `grad`, which has the same shape.
-    pub fn new(param: impl Into<TensorMut<'a, T>>, grad: impl Into<TensorRef<'a, T>>, state: &'a mut State) -> Self {
-        Self { param: param.into(), grad: grad.into(), state, mask: None, check_finite: false }
-    }
-
-    /// Keeps pruned weights at 0 and their state at its initial value.
-    pub fn mask(mut self, mask: &'a Mask) -> Self {
-        self.mask = Some(mask);
-        self
-    }
-
-    /// Refuses a gradient that holds a NaN or an infinity, also where a mask prunes: one more read of it.
-    pub fn check_finite(mut self) -> Self {
-        self.check_finite = true;
-        self
-    }
-
-    /// The parameter's shape.
-    #[must_use]
-    pub fn shape(&self) -> &[usize] {
-        self.param.shape()
-    }
-
-    /// For implementers: checks everything, counts the step and runs an element-wise rule with the
-    /// state slots `slots`. `rule` is given the number of this step, from 1.
+    /// Puts back what [`numbers`](Resume::numbers) gave: `number` tells each by name.
     ///
     /// # Errors
-    /// As [`Optimizer::step`].
-    pub fn elementwise<Q: Rule<T::Real, N>, const N: usize>(
-        self,
-        slots: [&str; N],
-        rule: impl FnOnce(u64) -> Q,
-    ) -> Result<()> {
-        self.elementwise_with(slots, [], |count, []| rule(count))
-    }
-
-    /// As [`elementwise`](Step::elementwise), with scalars of the state, which `rule` reads and moves.
-    ///
-    /// # Errors
-    /// As [`Optimizer::step`].
-    pub fn elementwise_with<Q: Rule<T::Real, N>, const N: usize, const M: usize>(
-        mut self,
-        slots: [&str; N],
-        scalars: [&str; M],
-        rule: impl FnOnce(u64, &mut [f64; M]) -> Q,
-    ) -> Result<()> {
-        let shape = self.param.shape();
-        let other = self.state.slots().iter().find(|slot| slot.shape() != self.state.shape());
-        if let (Some(slot), true) = (other, self.state.shape() == shape) {
-            let reason = format!("slot {:?} has shape {:?}, expected {shape:?}", slot.name(), slot.shape());
-            return Err(Error::state(reason));
-        }
-        let OpenStep { count, param, grad, slots, initial, scalars, mask, .. } = self.open(slots, scalars)?;
-        rule::step(&rule(count, scalars), param, grad, slots, mask.map(|mask| (mask.bits(), initial)));
-        Ok(())
-    }
-
-    /// For implementers of updates that are not element-wise: checks everything, counts the step
-    /// and gives what to work on. The update itself must not fail any more.
-    ///
-    /// # Errors
-    /// As [`Optimizer::step`].
-    pub fn open<const N: usize, const M: usize>(
-        &mut self,
-        slots: [&str; N],
-        scalars: [&str; M],
-    ) -> Result<OpenStep<'_, T, N, M>> {
-        let shape = self.param.shape();
-        if self.grad.shape() != shape {
-            return Err(Error::shape("gradient", shape, self.grad.shape()));
-        }
-        if let Some(mask) = self.mask {
-            mask.check(shape)?;
-        }
-        if self.check_finite {
-            check_finite("gradient", self.grad.as_slice())?;
-        }
-        let OpenState { steps, slots, scalars, scratch } = self.state.open(shape, slots, scalars)?;
-        *steps += 1;
-        let initial = slots.each_ref().map(|slot| slot.initial);
-        let slots = slots.map(|slot| slot.values);
-        let (shape, param) = self.param.parts_mut();
-        Ok(OpenStep {
-            count: *steps,
-            shape,
-            param,
-            grad: self.grad.as_slice(),
-            slots,
-            initial,
-            scalars,
-            scratch,
-            mask: self.mask,
-        })
-    }
-}
-
-/// The slices of a checked [`Step`], in logical order. Parameter and gradient are equally long; a slot
-/// is as long as the [`Schema`] says.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct OpenStep<'a, T: Element, const N: usize, const M: usize> {
-    /// The number of this step for this parameter, from 1.
-    pub count: u64,
-    /// The parameter's shape.
-    pub shape: &'a [usize],
-    /// The parameter.
-    pub param: &'a mut [T],
-    /// Its gradient.
-    pub grad: &'a [T],
-    /// The state, a slice a slot.
-    pub slots: [&'a mut [T::Real]; N],
-    /// Each slot's initial value, which pruned elements hold.
-    pub initial: [T::Real; N],
-    /// The state's scalars.
-    pub scalars: &'a mut [f64; M],
-    /// Room to work in, as much as the [`Schema`] asked for.
-    pub scratch: &'a mut [f32],
-    /// What survives; the rest must be 0 afterwards.
-    pub mask: Option<&'a Mask>,
-}
-
-impl<T: Element, const N: usize, const M: usize> OpenStep<'_, T, N, M> {
-    /// Runs an element-wise rule over the parameter and its slots, which all have its shape; under the mask, if there
-    /// is one. In parallel where that pays.
-    ///
-    /// # Panics
-    /// When a slot has another length than the parameter.
-    pub fn update<Q: Rule<T::Real, N>>(&mut self, rule: &Q) {
-        let slots = self.slots.each_mut().map(|slot| &mut **slot);
-        rule::step(rule, self.param, self.grad, slots, self.mask.map(|mask| (mask.bits(), self.initial)));
-    }
-
-    /// The L2 norm of what `f` makes of each parameter and its slots, in `f64`, without storing it. The same bits on any
-    /// number of threads.
-    ///
-    /// # Panics
-    /// When a slot has another length than the parameter.
-    pub fn norm(&self, f: impl Fn(T::Real, [T::Real; N]) -> T::Real + Copy + Send + Sync) -> f64 {
-        reduce::sum_of_squares(self.param, self.slots.each_ref().map(|slot| &**slot), f).sqrt()
-    }
+    /// That of `number`; [`Argument`](crate::ErrorKind::Argument) for a number that is out of range. Nothing has changed then.
+    fn resume(&mut self, number: &dyn Fn(&str) -> Result<f64>) -> Result<()>;
 }
 
 /// Turns numbers into codes of few bits and back.

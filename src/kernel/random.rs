@@ -1,0 +1,143 @@
+//! Random bits that depend on a seed, a step and an element's index alone, and rounding by them.
+//!
+//! The generator is frozen: 32 bits of element `i` are `fmix32(i + key)`, where `fmix32` and `fmix64` are the finalizers of
+//! MurmurHash3 (A. Appleby, public domain) and `key = fmix64(seed ^ fmix64(step + 1))`, its low half; an index past 2^32
+//! adds its high half to the key before that. So the bits are the same on any number of threads, and a resumed run goes on
+//! with those it would have had.
+
+use super::any::BLOCK;
+use half::{bf16, f16};
+
+/// 32 bits for each element of a block.
+pub(crate) type Random = [u32; BLOCK];
+
+/// The finalizer of MurmurHash3 for 32 bits: a permutation that lets every bit of `x` reach every bit of the result.
+#[inline(always)]
+const fn fmix32(mut x: u32) -> u32 {
+    x ^= x >> 16;
+    x = x.wrapping_mul(0x85eb_ca6b);
+    x ^= x >> 13;
+    x = x.wrapping_mul(0xc2b2_ae35);
+    x ^ x >> 16
+}
+
+/// The finalizer of MurmurHash3 for 64 bits.
+pub(crate) const fn fmix64(mut x: u64) -> u64 {
+    x ^= x >> 33;
+    x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x ^= x >> 33;
+    x = x.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ x >> 33
+}
+
+/// The random bits of one step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stream(u64);
+
+impl Stream {
+    pub(crate) fn new(seed: u64, step: u64) -> Self {
+        Self(seed ^ fmix64(step.wrapping_add(1)))
+    }
+
+    /// Puts the bits of the elements from `first` on, a multiple of [`BLOCK`], into `bits`.
+    #[inline(always)]
+    pub(crate) fn block(self, first: u64, bits: &mut Random) {
+        let key = fmix64(self.0.wrapping_add(first >> 32)) as u32;
+        let start = key.wrapping_add(first as u32);
+        for (i, bits) in bits.iter_mut().enumerate() {
+            *bits = fmix32(start.wrapping_add(i as u32));
+        }
+    }
+}
+
+/// Brings other bits up, for rounding once more.
+#[inline(always)]
+pub(crate) fn turned(bits: u32, turn: u32) -> u32 {
+    bits.rotate_left(12 * turn)
+}
+
+/// Rounds to one of the two neighbours, the nearer one the more often, so that the mean is `x`: by the high 16 of `bits`.
+/// What is not finite stays so; what is beyond the largest number is rounded to nearest.
+#[inline(always)]
+pub(crate) fn to_bf16(x: f32, bits: u32) -> bf16 {
+    const INFINITY: u32 = f32::INFINITY.to_bits();
+    let size = x.to_bits() & 0x7fff_ffff;
+    let moved = size.wrapping_add(bits >> 16);
+    let truncated = bf16::from_bits((moved >> 16) as u16 | ((x.to_bits() >> 16) as u16 & 0x8000));
+    if size < INFINITY && moved < INFINITY { truncated } else { bf16::from_f32(x) }
+}
+
+/// As [`to_bf16`], by the high 13 of `bits`, or 24 of them for a subnormal.
+#[inline(always)]
+pub(crate) fn to_f16(x: f32, bits: u32) -> f16 {
+    const SMALLEST_NORMAL: f32 = 6.103_515_6e-5; // 2^-14
+    let sign = (x.to_bits() >> 16) as u16 & 0x8000;
+    let size = x.abs();
+    let code = if size < SMALLEST_NORMAL {
+        // In units of the subnormals' distance, 2^-24: exact, and the sum is truncated once.
+        (f64::from(size) * 16_777_216.0 + f64::from(bits >> 8) / 16_777_216.0) as u32
+    } else {
+        ((size.to_bits() + (bits >> 19)) >> 13).wrapping_sub((127 - 15) << 10)
+    };
+    if size < f16::MAX.to_f32() { f16::from_bits(code as u16 | sign) } else { f16::from_f32(x) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_generator_is_frozen() {
+        assert_eq!((fmix32(0), fmix32(1)), (0, 0x514e_28b7));
+        assert_eq!((fmix64(0), fmix64(1)), (0, 0xb456_bcfc_34c2_cb2c));
+        let block = |first| {
+            let mut bits = [0; BLOCK];
+            Stream::new(42, 7).block(first, &mut bits);
+            bits
+        };
+        assert_eq!(block(512)[..2], [220_325_024, 910_507_040]);
+        assert_ne!(block(1 << 32), block(0));
+    }
+
+    proptest! {
+        #[test]
+        fn the_mean_of_all_roundings_is_the_number(x in prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL) {
+            let mut sum = 0.0;
+            for high in 0..1u32 << 16 {
+                let y = to_bf16(x, high << 16);
+                prop_assert!(y.is_finite() || x.abs() > bf16::MAX.to_f32());
+                sum += y.to_f64();
+            }
+            if x.abs() < bf16::MAX.to_f32() {
+                let mean = sum / f64::from(1u32 << 16);
+                prop_assert!((mean - f64::from(x)).abs() <= f64::from(x.abs()) * 1e-12, "{x:e} {mean:e}");
+            }
+        }
+
+        #[test]
+        fn halves_too(x in -66000f32..66000.0, scale in 0i32..36) {
+            let x = x * 2f32.powi(-scale);
+            let mut sum = 0.0;
+            for high in 0..1u32 << 16 {
+                sum += to_f16(x, high << 16 | 0x8000).to_f64();
+            }
+            if x.abs() < f16::MAX.to_f32() {
+                let mean = sum / f64::from(1u32 << 16);
+                let ulp = (f64::from(x.abs()) / 1024.0).max(2f64.powi(-24));
+                prop_assert!((mean - f64::from(x)).abs() <= ulp / 8000.0, "{x:e} {mean:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        for bits in [0, u32::MAX] {
+            assert!(to_bf16(f32::NAN, bits).is_nan() && to_f16(f32::NAN, bits).is_nan());
+            assert_eq!(to_bf16(f32::NEG_INFINITY, bits), bf16::NEG_INFINITY);
+            assert_eq!((to_f16(f32::INFINITY, bits), to_f16(1e9, bits)), (f16::INFINITY, f16::INFINITY));
+            assert_eq!((to_bf16(-0.0, bits).to_bits(), to_f16(-0.0, bits).to_bits()), (0x8000, 0x8000));
+            assert_eq!((to_bf16(1.5, bits).to_f32(), to_f16(-1.5, bits).to_f32()), (1.5, -1.5));
+        }
+    }
+}

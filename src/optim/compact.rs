@@ -1,0 +1,101 @@
+//! Optimizer state in fewer bits.
+
+use crate::{
+    element::Element,
+    error::{Error, Result},
+    tensor::{Precision, Schema, State, TensorMut, TensorRef},
+    traits::{LearningRate, Optimizer, Step},
+};
+
+/// An optimizer whose state is kept in 8 or 16 bits: each block of 256 numbers is widened in the first-level cache, moved,
+/// and rounded again; the whole is never expanded.
+///
+/// | constructor | bytes a number | how |
+/// |---|---|---|
+/// | [`eight_bit`](Compact::eight_bit) | 1.004 | 8-bit floating point relative to the block's largest ([`Block8`](crate::Block8)) |
+/// | [`bf16`](Compact::bf16) | 2 | |
+///
+/// Both round stochastically: a second moment of `beta2 = 0.999` moves by a thousandth, which is less than half a step of either form,
+/// so that rounding to nearest would stop it. The bits depend on the step and the index alone: results are the same on any
+/// number of threads and in a resumed run.
+///
+/// The published scheme (Dettmers et al. 2022, arXiv:2110.02861) has blocks of 2048 (later 256) too, a table of 256 values that covers
+/// seven decades, finer near the largest, and rounds to nearest. The map here is a plain small float of 3 mantissa bits: over nine
+/// decades of the second moment (4.5 of the first) each number is within 1/8 of itself, it needs shifts where the
+/// other needs a table and a search, and a second moment above 0 is never rounded to 0. What is smaller than the map
+/// reaches is 0, or for a second moment its smallest value, as if the gradient had been larger. A NaN or infinity in a
+/// block's state takes the others of the block with it.
+///
+/// Optimizers: [`Sgd`](super::Sgd) with momentum, [`Adagrad`](super::Adagrad), [`Adam`](super::Adam), [`AdamW`](super::AdamW),
+/// [`Adamax`](super::Adamax), [`Adadelta`](super::Adadelta), [`Lion`](super::Lion), [`NAdam`](super::NAdam), [`RAdam`](super::RAdam),
+/// [`RmsProp`](super::RmsProp) (not centered). Others are refused by [`supports`](Optimizer::supports).
+///
+/// ```
+/// use lapidary::{Optimizer, OptimizerExt, Step, optim::{AdamW, Compact}};
+/// let adamw = Compact::eight_bit(AdamW::new(1e-3)?);
+/// let mut weights = vec![1.0f32; 100_000];
+/// let mut state = adamw.init(&weights)?;
+/// adamw.step(Step::new(&mut weights, &vec![0.5; 100_000], &mut state))?;
+/// assert!(state.byte_size() < 201_000); // where f32 takes 800,000
+/// # Ok::<(), lapidary::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Compact<O> {
+    optimizer: O,
+    precision: Precision,
+}
+
+impl<O> Compact<O> {
+    /// State in 8-bit blocks.
+    pub fn eight_bit(optimizer: O) -> Self {
+        Self { optimizer, precision: Precision::Eight }
+    }
+
+    /// State in `bf16`.
+    pub fn bf16(optimizer: O) -> Self {
+        Self { optimizer, precision: Precision::Bf16 }
+    }
+
+    /// The optimizer within.
+    pub fn optimizer(&self) -> &O {
+        &self.optimizer
+    }
+
+    /// What the state is kept in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+}
+
+impl<O: LearningRate> LearningRate for Compact<O> {
+    fn learning_rate(&self) -> f64 {
+        self.optimizer.learning_rate()
+    }
+
+    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
+        self.optimizer.set_learning_rate(learning_rate)
+    }
+}
+
+impl<T: Element, O: Optimizer<T>> Optimizer<T> for Compact<O> {
+    fn schema(&self, shape: &[usize]) -> Schema {
+        self.optimizer.schema(shape).with_precision(self.precision)
+    }
+
+    fn supports(&self, shape: &[usize]) -> Result<()> {
+        let schema = self.optimizer.schema(shape);
+        if !schema.compressible() {
+            let found = format!("{} of {} slots", schema.algorithm(), schema.slots().count());
+            return Err(Error::argument("optimizer", found, "one that has state which can be kept in fewer bits"));
+        }
+        self.optimizer.supports(shape)
+    }
+
+    fn step(&self, step: Step<'_, T>) -> Result<()> {
+        self.optimizer.step(step)
+    }
+
+    fn evaluate(&self, param: TensorRef<'_, T>, state: &State, out: TensorMut<'_, T>) -> Result<()> {
+        self.optimizer.evaluate(param, state, out)
+    }
+}
