@@ -1,12 +1,16 @@
 //! Slices of a type chosen at run time: cut in two, and read or written a block at a time.
 
-use super::random::{self, Random};
-use crate::element::{AnyCow, AnySlice, AnySliceMut, Real};
-use half::{bf16, slice::HalfFloatSliceExt};
+use super::{
+    isa::{Isa, Kernel},
+    random::{self, Random},
+};
+use crate::element::{AnyCow, AnySlice, AnySliceMut, Element, Real};
+use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
 
-/// Elements that are worked on together: what is widened or decoded for them stays in the first-level cache.
-pub(crate) const BLOCK: usize = 256;
+/// Elements that are worked on together: what is widened or decoded for them stays in the first-level cache, and there are enough
+/// of them that the end of one stage and the start of the next do not count.
+pub(crate) const BLOCK: usize = 1024;
 
 /// `$body` for the slice in `$any`, of whichever type, put back as the same variant.
 macro_rules! split {
@@ -53,38 +57,21 @@ impl<'a, R: Real> AnySlice<'a, R> {
         }
     }
 
-    /// `f` of each of at most [`BLOCK`] elements, in `buffer`.
-    #[inline(always)]
-    pub(crate) fn load_with<'b>(&self, range: Range<usize>, buffer: &'b mut [R; BLOCK], f: impl Fn(R) -> R) -> &'b [R] {
-        let n = range.len();
-        if let Self::Real(values) = self {
-            for (out, &x) in buffer.iter_mut().zip(&values[range]) {
-                *out = f(x);
-            }
-        } else {
-            self.load(range, buffer);
-            for x in &mut buffer[..n] {
-                *x = f(*x);
-            }
-        }
-        &buffer[..n]
-    }
-
     /// At most [`BLOCK`] elements, widened into `buffer` unless they are `R` already.
-    #[inline(always)]
-    pub(crate) fn load<'b>(&self, range: Range<usize>, buffer: &'b mut [R; BLOCK]) -> &'b [R]
+    pub(crate) fn load<'b>(&self, range: Range<usize>, buffer: &'b mut [R; BLOCK], isa: Isa) -> &'b [R]
     where
         'a: 'b,
     {
         let buffer = &mut buffer[..range.len()];
         match self {
             Self::Real(values) => return &values[range],
-            Self::F16(values) => widen(buffer, |wide| values[range].convert_to_f32_slice(wide)),
-            Self::Bf16(values) => {
-                for (real, x) in buffer.iter_mut().zip(&values[range]) {
-                    *real = R::from_single(x.to_f32());
-                }
+            Self::F16(values) => {
+                let mut wide = [0f32; BLOCK];
+                let wide = &mut wide[..buffer.len()];
+                values[range].convert_to_f32_slice(wide);
+                isa.run(Widen { from: wide, to: buffer });
             }
+            Self::Bf16(values) => isa.run(Widen { from: &values[range], to: buffer }),
         }
         buffer
     }
@@ -114,64 +101,84 @@ impl<R: Real> AnySliceMut<'_, R> {
     }
 
     /// At most [`BLOCK`] elements: themselves where they are `R`, else widened into `buffer`, to be [stored](Self::store).
-    #[inline(always)]
-    pub(crate) fn load<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut [R; BLOCK]) -> &'b mut [R] {
+    pub(crate) fn load<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut [R; BLOCK], isa: Isa) -> &'b mut [R] {
         if let Self::Real(values) = self {
             return &mut values[range];
         }
         let n = range.len();
-        self.as_any().load(range, buffer);
+        self.as_any().load(range, buffer, isa);
         &mut buffer[..n]
     }
 
-    /// Rounds `values` into the elements of a range, to nearest, or stochastically where there are `random` bits, turned so often;
-    /// to `f32` and `f64` they are copied.
-    #[inline(always)]
-    pub(crate) fn store(&mut self, range: Range<usize>, values: &[R], random: Option<(&Random, u32)>) {
+    /// Rounds `values` into the elements of a range, to nearest, or stochastically where there are random bits; to `f32` and
+    /// `f64` they are copied.
+    pub(crate) fn store(&mut self, range: Range<usize>, values: &[R], random: Option<Random<'_>>, isa: Isa) {
         match self {
             Self::Real(real) => real[range].copy_from_slice(values),
             Self::F16(half) => match random {
-                Some((random, turn)) => {
-                    for ((half, x), &bits) in half[range].iter_mut().zip(values).zip(random) {
-                        *half = random::to_f16(x.to_single(), random::turned(bits, turn));
-                    }
+                Some(random) => isa.run(Round { from: values, to: &mut half[range], random, round: random::to_f16 }),
+                None => {
+                    let mut wide = [0f32; BLOCK];
+                    let wide = &mut wide[..values.len()];
+                    isa.run(Narrow { from: values, to: wide });
+                    half[range].convert_from_f32_slice(wide);
                 }
-                None => narrow(values, |wide| half[range].convert_from_f32_slice(wide)),
             },
             Self::Bf16(half) => match random {
-                Some((random, turn)) => {
-                    for ((half, x), &bits) in half[range].iter_mut().zip(values).zip(random) {
-                        *half = random::to_bf16(x.to_single(), random::turned(bits, turn));
-                    }
-                }
-                None => {
-                    for (half, x) in half[range].iter_mut().zip(values) {
-                        *half = bf16::from_f32(x.to_single());
-                    }
-                }
+                Some(random) => isa.run(Round { from: values, to: &mut half[range], random, round: random::to_bf16 }),
+                None => isa.run(Narrow { from: values, to: &mut half[range] }),
             },
         }
     }
 }
 
-/// What `fill` puts into an array of `f32`, as `R`.
-#[inline(always)]
-fn widen<R: Real>(out: &mut [R], fill: impl FnOnce(&mut [f32])) {
-    let mut wide = [0f32; BLOCK];
-    let wide = &mut wide[..out.len()];
-    fill(wide);
-    for (real, x) in out.iter_mut().zip(wide) {
-        *real = R::from_single(*x);
+struct Widen<'a, T, R> {
+    from: &'a [T],
+    to: &'a mut [R],
+}
+
+impl<T: Element<Real = f32>, R: Real> Kernel for Widen<'_, T, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (to, from) in self.to.iter_mut().zip(self.from) {
+            *to = R::from_single(from.to_real());
+        }
     }
 }
 
-/// Gives `take` the values as `f32`.
-#[inline(always)]
-fn narrow<R: Real>(values: &[R], take: impl FnOnce(&[f32])) {
-    let mut wide = [0f32; BLOCK];
-    let wide = &mut wide[..values.len()];
-    for (x, real) in wide.iter_mut().zip(values) {
-        *x = real.to_single();
+struct Narrow<'a, R, T> {
+    from: &'a [R],
+    to: &'a mut [T],
+}
+
+impl<R: Real, T: Element<Real = f32>> Kernel for Narrow<'_, R, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (to, from) in self.to.iter_mut().zip(self.from) {
+            *to = T::from_real(from.to_single());
+        }
     }
-    take(wide);
+}
+
+struct Round<'a, R, T, F> {
+    from: &'a [R],
+    to: &'a mut [T],
+    random: Random<'a>,
+    round: F,
+}
+
+impl<R: Real, T, F: Fn(f32, u32) -> T> Kernel for Round<'_, R, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let random = self.random;
+        for ((to, from), &entry) in self.to.iter_mut().zip(self.from).zip(random.table) {
+            *to = (self.round)(from.to_single(), random.of(entry));
+        }
+    }
 }

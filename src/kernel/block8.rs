@@ -13,12 +13,11 @@
 //! that moves by less than half a step each time would not move at all. An unsigned code of a number above 0 is never 0:
 //! a second moment of 0 under a first one that is not would make a huge step.
 
-use super::{
-    any::BLOCK,
-    random::{self, Random},
-};
+use super::{any::BLOCK, isa::Kernel, random::Random};
 use crate::element::Real;
 
+/// Numbers that share an exponent.
+pub(crate) const GROUP: usize = 256;
 /// Bits of an `f32` below a code's mantissa.
 const DROPPED: u32 = 20;
 const MAGNITUDE: u32 = 0x7fff_ffff;
@@ -49,72 +48,135 @@ impl Sign {
     }
 }
 
-/// Writes the codes of the first of `values`, as many as there are codes, and gives the block's exponent. The `random` bits,
-/// turned so often, decide the rounding.
-#[inline(always)]
-pub(crate) fn encode<R: Real>(values: &[R; BLOCK], random: &Random, turn: u32, sign: Sign, codes: &mut [u8]) -> u8 {
-    // A loop of known length leaves no few elements over.
-    match codes.len() {
-        BLOCK => encode_some(values, random, turn, sign, codes, BLOCK),
-        n => encode_some(values, random, turn, sign, codes, n),
+/// Writes the codes of the first of `values`, as many as there are codes, and each group's exponent. Random bits decide the
+/// rounding.
+pub(crate) struct Encode<'a, R> {
+    pub(crate) values: &'a [R; BLOCK],
+    pub(crate) random: Random<'a>,
+    pub(crate) sign: Sign,
+    pub(crate) codes: &'a mut [u8],
+    pub(crate) exponents: &'a mut [u8],
+}
+
+impl<R: Real> Kernel for Encode<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { values, random, sign, codes, exponents } = self;
+        let groups = values.as_chunks::<GROUP>().0.iter().zip(random.table.as_chunks::<GROUP>().0);
+        for ((exponent, codes), (values, table)) in exponents.iter_mut().zip(codes.chunks_mut(GROUP)).zip(groups) {
+            *exponent = encode_group(values, table, random, sign, codes);
+        }
     }
 }
 
 #[inline(always)]
-fn encode_some<R: Real>(values: &[R; BLOCK], random: &Random, turn: u32, sign: Sign, codes: &mut [u8], n: usize) -> u8 {
-    let (values, random, codes) = (&values[..n], &random[..n], &mut codes[..n]);
-    let mut largest = 0;
-    for x in values {
-        largest = largest.max(x.to_single().to_bits() & MAGNITUDE);
-    }
+fn encode_group<R: Real>(
+    values: &[R; GROUP],
+    table: &[u32; GROUP],
+    random: Random<'_>,
+    sign: Sign,
+    codes: &mut [u8],
+) -> u8 {
+    let n = codes.len();
+    // A loop of known length leaves no few over; what lies beyond the end does not count.
+    let largest = if n == GROUP { largest(values) } else { largest(&values[..n]) };
     // The largest may be rounded up to the next power of two; not to infinity, and a NaN not beyond.
     let up = largest.saturating_add(ROUNDING) >> 23;
     let (exponent, rounding) = if up < 255 { (up as u8, ROUNDING) } else { ((largest >> 23) as u8, 0) };
+    // From here on in 16 bits: twice as many at a time.
+    let mut halves = Halves([0; GROUP]);
+    for ((half, x), &entry) in halves.0.iter_mut().zip(values).zip(table) {
+        let rounded = x.to_single().to_bits().wrapping_add(random.of(entry) & rounding);
+        *half = (rounded >> 16) as u16;
+    }
+    let mut whole = Codes([0; GROUP]);
     let base = sign.base(exponent);
+    let (down, up) = (base.max(0) as u16, (-base).max(0) as u16);
     match sign {
         Sign::Signed => {
-            for i in 0..n {
-                let bits = values[i].to_single().to_bits();
-                let rounded = ((bits & MAGNITUDE) + (random::turned(random[i], turn) & rounding)) >> DROPPED;
-                let magnitude = (rounded as i32 - base).max(0);
-                codes[i] = magnitude as u8 | (bits >> 24) as u8 & 0x80;
+            for (code, &half) in whole.0.iter_mut().zip(&halves.0) {
+                let magnitude = ((half & 0x7fff) >> 4).saturating_sub(down).wrapping_add(up);
+                *code = (magnitude | half >> 8 & 0x80) as u8;
             }
         }
         Sign::NonNegative => {
-            for i in 0..n {
-                let bits = values[i].to_single().to_bits() & MAGNITUDE;
-                let rounded = (bits + (random::turned(random[i], turn) & rounding)) >> DROPPED;
-                codes[i] = (rounded as i32 - base).max(bits.min(1) as i32) as u8;
+            for (code, &half) in whole.0.iter_mut().zip(&halves.0) {
+                let magnitude = ((half & 0x7fff) >> 4).saturating_sub(down).wrapping_add(up);
+                *code = magnitude.max(half.min(1)) as u8;
             }
         }
+    }
+    match <&mut [u8; GROUP]>::try_from(&mut *codes) {
+        Ok(codes) => *codes = whole.0,
+        Err(_) => codes.copy_from_slice(&whole.0[..n]),
     }
     exponent
 }
 
-/// The numbers of at most [`BLOCK`] codes.
+/// The bits of the largest magnitude.
 #[inline(always)]
-pub(crate) fn decode<R: Real>(codes: &[u8], exponent: u8, sign: Sign, values: &mut [R]) {
-    match codes.len() {
-        BLOCK => decode_some(codes, exponent, sign, values, BLOCK),
-        n => decode_some(codes, exponent, sign, values, n),
+fn largest<R: Real>(values: &[R]) -> u32 {
+    let mut largest = 0;
+    for x in values {
+        largest = largest.max(x.to_single().to_bits() & MAGNITUDE);
+    }
+    largest
+}
+
+/// The high halves of `f32` numbers.
+#[repr(align(64))]
+struct Halves([u16; GROUP]);
+
+#[repr(align(64))]
+struct Codes([u8; GROUP]);
+
+/// Puts the numbers of the codes of some groups into the first of `values`.
+pub(crate) struct Decode<'a, R> {
+    pub(crate) codes: &'a [u8],
+    pub(crate) exponents: &'a [u8],
+    pub(crate) sign: Sign,
+    pub(crate) values: &'a mut [R; BLOCK],
+}
+
+impl<R: Real> Kernel for Decode<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let groups = self.values.as_chunks_mut::<GROUP>().0;
+        for ((codes, &exponent), values) in self.codes.chunks(GROUP).zip(self.exponents).zip(groups) {
+            match <&[u8; GROUP]>::try_from(codes) {
+                Ok(codes) => decode_group(codes, exponent, self.sign, values),
+                Err(_) => {
+                    let mut whole = [0; GROUP];
+                    whole[..codes.len()].copy_from_slice(codes);
+                    decode_group(&whole, exponent, self.sign, values);
+                }
+            }
+        }
     }
 }
 
 #[inline(always)]
-fn decode_some<R: Real>(codes: &[u8], exponent: u8, sign: Sign, values: &mut [R], n: usize) {
-    let (codes, values) = (&codes[..n], &mut values[..n]);
+fn decode_group<R: Real>(codes: &[u8; GROUP], exponent: u8, sign: Sign, values: &mut [R; GROUP]) {
     let base = sign.base(exponent);
+    let mut halves = Halves([0; GROUP]);
     match sign {
         Sign::Signed => {
-            for i in 0..n {
-                values[i] = R::from_single(value(codes[i], base, Sign::Signed));
+            for (x, &code) in halves.0.iter_mut().zip(codes) {
+                *x = half(code, base, Sign::Signed);
             }
         }
         Sign::NonNegative => {
-            for i in 0..n {
-                values[i] = R::from_single(value(codes[i], base, Sign::NonNegative));
+            for (x, &code) in halves.0.iter_mut().zip(codes) {
+                *x = half(code, base, Sign::NonNegative);
             }
         }
+    }
+    for (x, &half) in values.iter_mut().zip(&halves.0) {
+        *x = R::from_single(f32::from_bits(u32::from(half) << 16));
     }
 }
 
@@ -126,15 +188,17 @@ pub(crate) fn valid(codes: &[u8], exponent: u8, sign: Sign) -> bool {
 
 /// The number of one code in a block of this exponent.
 pub(crate) fn decode_one(code: u8, exponent: u8, sign: Sign) -> f32 {
-    value(code, sign.base(exponent), sign)
+    f32::from_bits(u32::from(half(code, sign.base(exponent), sign)) << 16)
 }
 
+/// The high half of the number of one code.
 #[inline(always)]
-fn value(code: u8, base: i32, sign: Sign) -> f32 {
-    let magnitude = i32::from(code) & sign.top();
-    let bits = ((magnitude + base) as u32) << DROPPED;
+fn half(code: u8, base: i32, sign: Sign) -> u16 {
+    let (code, top) = (u16::from(code), sign.top() as u16);
+    let magnitude = code & top;
+    let bits = magnitude.wrapping_add(base as u16) << 4;
     let bits = if magnitude == 0 { 0 } else { bits };
-    f32::from_bits(bits | (u32::from(code) & !(sign.top() as u32)) << 24)
+    bits | (code & !top) << 8
 }
 
 #[cfg(test)]
@@ -143,20 +207,21 @@ mod tests {
     use proptest::prelude::*;
 
     fn round_trip(values: &[f32], bits: u32, sign: Sign) -> (Vec<u8>, u8, Vec<f32>) {
-        let mut block = [0f32; BLOCK];
+        let mut block = [f32::NAN; BLOCK];
         block[..values.len()].copy_from_slice(values);
-        let mut codes = vec![0; values.len()];
-        let exponent = encode(&block, &[bits; BLOCK], 0, sign, &mut codes);
-        assert!(valid(&codes, exponent, sign));
-        let mut back = vec![0f32; values.len()];
-        decode(&codes, exponent, sign, &mut back);
-        (codes, exponent, back)
+        let (mut codes, mut exponents) = (vec![0; values.len()], [0]);
+        let random = Random { table: &[bits; BLOCK], offset: 0, turn: 0 };
+        Encode { values: &block, random, sign, codes: &mut codes, exponents: &mut exponents }.run();
+        assert!(valid(&codes, exponents[0], sign));
+        let mut back = [0f32; BLOCK];
+        Decode { codes: &codes, exponents: &exponents, sign, values: &mut back }.run();
+        (codes, exponents[0], back[..values.len()].to_vec())
     }
 
     proptest! {
         #[test]
         fn each_number_is_within_an_eighth(
-            values in prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO, 1..=BLOCK),
+            values in prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO, 1..=GROUP),
             bits: u32,
         ) {
             let largest = values.iter().fold(0f32, |a, x| a.max(x.abs()));

@@ -1,6 +1,9 @@
 //! A gradient as it is read: of any type, multiplied by a factor, limited.
 
-use super::any::BLOCK;
+use super::{
+    any::BLOCK,
+    isa::{Isa, Kernel},
+};
 use crate::element::{AnySlice, Real};
 use std::ops::Range;
 
@@ -60,15 +63,49 @@ impl<'a, R: Real> GradRef<'a, R> {
     }
 
     /// At most [`BLOCK`] numbers, in `buffer` unless they are there as they should be.
-    #[inline(always)]
-    pub(crate) fn load<'b>(&self, range: Range<usize>, buffer: &'b mut [R; BLOCK]) -> &'b [R]
+    pub(crate) fn load<'b>(&self, range: Range<usize>, buffer: &'b mut [R; BLOCK], isa: Isa) -> &'b [R]
     where
         'a: 'b,
     {
         if self.untreated() {
-            self.values.load(range, buffer)
-        } else {
-            self.values.load_with(range, buffer, |grad| self.treated(grad))
+            return self.values.load(range, buffer, isa);
+        }
+        let n = range.len();
+        let from = match self.values {
+            AnySlice::Real(values) => Some(&values[range]),
+            _ => {
+                self.values.load(range, buffer, isa);
+                None
+            }
+        };
+        isa.run(Treated { grad: *self, from, to: &mut buffer[..n] });
+        &buffer[..n]
+    }
+}
+
+/// What is done to each number, in place where there is no `from`.
+struct Treated<'a, R> {
+    grad: GradRef<'a, R>,
+    from: Option<&'a [R]>,
+    to: &'a mut [R],
+}
+
+impl<R: Real> Kernel for Treated<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        match self.from {
+            Some(from) => {
+                for (to, &from) in self.to.iter_mut().zip(from) {
+                    *to = self.grad.treated(from);
+                }
+            }
+            None => {
+                for x in self.to {
+                    *x = self.grad.treated(*x);
+                }
+            }
         }
     }
 }

@@ -1,15 +1,40 @@
 //! Random bits that depend on a seed, a step and an element's index alone, and rounding by them.
 //!
-//! The generator is frozen: 32 bits of element `i` are `fmix32(i + key)`, where `fmix32` and `fmix64` are the finalizers of
-//! MurmurHash3 (A. Appleby, public domain) and `key = fmix64(seed ^ fmix64(step + 1))`, its low half; an index past 2^32
-//! adds its high half to the key before that. So the bits are the same on any number of threads, and a resumed run goes on
-//! with those it would have had.
+//! The generator is frozen. With `fmix32` and `fmix64`, the finalizers of MurmurHash3 (A. Appleby, public domain), and
+//! `s = seed ^ fmix64(step + 1)`, the 32 bits of element `i` are
+//!
+//! ```text
+//! fmix32(low(fmix64(s)) + i mod 1024) + high(fmix64(s + 1 + i div 1024))        modulo 2^32
+//! ```
+//!
+//! where `low` and `high` are the halves. So the bits are the same on any number of threads, a resumed run goes on with those
+//! it would have had, and but for one addition an element they come from a table made once a step.
 
-use super::any::BLOCK;
+use super::{
+    any::BLOCK,
+    isa::{Isa, Kernel},
+};
 use half::{bf16, f16};
 
-/// 32 bits for each element of a block.
-pub(crate) type Random = [u32; BLOCK];
+/// The part of the bits that is the same for all blocks.
+pub(crate) type Table = [u32; BLOCK];
+
+/// The bits of one block's elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Random<'a> {
+    pub(crate) table: &'a Table,
+    pub(crate) offset: u32,
+    /// How often others of the bits were brought up, for rounding once more.
+    pub(crate) turn: u32,
+}
+
+impl Random<'_> {
+    /// The bits that a number of the table makes.
+    #[inline(always)]
+    pub(crate) fn of(&self, entry: u32) -> u32 {
+        entry.wrapping_add(self.offset).rotate_left(12 * self.turn)
+    }
+}
 
 /// The finalizer of MurmurHash3 for 32 bits: a permutation that lets every bit of `x` reach every bit of the result.
 #[inline(always)]
@@ -39,21 +64,31 @@ impl Stream {
         Self(seed ^ fmix64(step.wrapping_add(1)))
     }
 
-    /// Puts the bits of the elements from `first` on, a multiple of [`BLOCK`], into `bits`.
-    #[inline(always)]
-    pub(crate) fn block(self, first: u64, bits: &mut Random) {
-        let key = fmix64(self.0.wrapping_add(first >> 32)) as u32;
-        let start = key.wrapping_add(first as u32);
-        for (i, bits) in bits.iter_mut().enumerate() {
-            *bits = fmix32(start.wrapping_add(i as u32));
-        }
+    /// Puts the part that is the same for all blocks into `table`.
+    pub(crate) fn fill(self, table: &mut Table, isa: Isa) {
+        isa.run(Fill { key: fmix64(self.0) as u32, table });
+    }
+
+    /// What the block of the elements from `first` on, a multiple of [`BLOCK`], adds.
+    pub(crate) fn offset(self, first: u64) -> u32 {
+        (fmix64(self.0.wrapping_add(1 + first / BLOCK as u64)) >> 32) as u32
     }
 }
 
-/// Brings other bits up, for rounding once more.
-#[inline(always)]
-pub(crate) fn turned(bits: u32, turn: u32) -> u32 {
-    bits.rotate_left(12 * turn)
+struct Fill<'a> {
+    key: u32,
+    table: &'a mut Table,
+}
+
+impl Kernel for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (i, entry) in self.table.iter_mut().enumerate() {
+            *entry = fmix32(self.key.wrapping_add(i as u32));
+        }
+    }
 }
 
 /// Rounds to one of the two neighbours, the nearer one the more often, so that the mean is `x`: by the high 16 of `bits`.
@@ -91,13 +126,16 @@ mod tests {
     fn the_generator_is_frozen() {
         assert_eq!((fmix32(0), fmix32(1)), (0, 0x514e_28b7));
         assert_eq!((fmix64(0), fmix64(1)), (0, 0xb456_bcfc_34c2_cb2c));
-        let block = |first| {
-            let mut bits = [0; BLOCK];
-            Stream::new(42, 7).block(first, &mut bits);
-            bits
+        let stream = Stream::new(42, 7);
+        let mut table = [0; BLOCK];
+        stream.fill(&mut table, Isa::BASELINE);
+        let bits = |i: usize| {
+            let offset = stream.offset((i - i % BLOCK) as u64);
+            Random { table: &table, offset, turn: 0 }.of(table[i % BLOCK])
         };
-        assert_eq!(block(512)[..2], [220_325_024, 910_507_040]);
-        assert_ne!(block(1 << 32), block(0));
+        assert_eq!((bits(0), bits(1023), bits(1024)), (0x0787_41f9, 0x1a00_6f29, 0x2e86_6fa2));
+        let turned = Random { table: &table, offset: 0, turn: 1 };
+        assert_eq!(turned.of(0xabcd_ef12), 0xdef1_2abc);
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use super::{
     grad::GradRef,
     isa::{Isa, Kernel},
     parallel::{Work, execute},
-    random::{Random, Stream},
+    random::{Random, Stream, Table},
     slot::SlotMut,
 };
 use crate::element::{AnySliceMut, Real};
@@ -78,7 +78,16 @@ impl<R: Real, Q: Rule<R, N>, const N: usize> Work for StepWork<'_, R, Q, N> {
     }
 
     fn run(self, isa: Isa) {
-        isa.run(self);
+        let Self { rule, mut pass, first } = self;
+        let plain = pass.follow.iter().all(Option::is_none) && pass.copy.is_none();
+        if let (true, AnySliceMut::Real(param), Some(grad)) = (plain, &mut pass.param, pass.grad.as_real()) {
+            let mut state = pass.state.each_mut().map(SlotMut::as_real);
+            if state.iter().all(Option::is_some) {
+                let state = state.each_mut().map(|slot| slot.take().unwrap_or_default());
+                return isa.run(Each { rule, param, grad, state, keep: pass.keep });
+            }
+        }
+        staged(rule, pass, first, isa);
     }
 
     fn combine((): (), (): ()) {}
@@ -138,42 +147,32 @@ fn unzip<T: Default, const N: usize>(pairs: [(T, T); N]) -> ([T; N], [T; N]) {
     (left, right)
 }
 
-impl<R: Real, Q: Rule<R, N>, const N: usize> Kernel for StepWork<'_, R, Q, N> {
+/// The rule over elements that all are `R`.
+struct Each<'a, R, Q, const N: usize> {
+    rule: &'a Q,
+    param: &'a mut [R],
+    grad: &'a [R],
+    state: [&'a mut [R]; N],
+    keep: Option<(Bits<'a>, [R; N])>,
+}
+
+impl<R: Real, Q: Rule<R, N>, const N: usize> Kernel for Each<'_, R, Q, N> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
+        let Self { param, grad, mut state, keep, .. } = self;
         // A copy on the stack: what is read in the loop cannot alias what is written.
-        let (rule, mut pass) = (*self.rule, self.pass);
-        let plain = pass.follow.iter().all(Option::is_none) && pass.copy.is_none();
-        if let (true, AnySliceMut::Real(param), Some(grad)) = (plain, &mut pass.param, pass.grad.as_real()) {
-            let mut state = pass.state.each_mut().map(|slot| slot.as_real());
-            if state.iter().all(Option::is_some) {
-                let state = state.each_mut().map(|slot| slot.take().unwrap_or_default());
-                return elements(rule, param, grad, state, pass.keep);
-            }
+        let rule = *self.rule;
+        let Some((bits, initial)) = keep else {
+            return dense(rule, param, grad, state);
+        };
+        for (word, range) in bits.words() {
+            let param = &mut param[range.clone()];
+            let grad = &grad[range.clone()];
+            let state = state.each_mut().map(|slot| &mut slot[range.clone()]);
+            masked(rule, param, grad, state, word, initial);
         }
-        staged(rule, pass, self.first);
-    }
-}
-
-/// Runs the rule over elements that all are `R`.
-#[inline(always)]
-fn elements<R: Real, Q: Rule<R, N>, const N: usize>(
-    rule: Q,
-    param: &mut [R],
-    grad: &[R],
-    mut state: [&mut [R]; N],
-    keep: Option<(Bits<'_>, [R; N])>,
-) {
-    let Some((bits, initial)) = keep else {
-        return dense(rule, param, grad, state);
-    };
-    for (word, range) in bits.words() {
-        let param = &mut param[range.clone()];
-        let grad = &grad[range.clone()];
-        let state = state.each_mut().map(|slot| &mut slot[range.clone()]);
-        masked(rule, param, grad, state, word, initial);
     }
 }
 
@@ -224,14 +223,21 @@ fn masked<R: Real, Q: Rule<R, N>, const N: usize>(
     }
 }
 
-/// Runs the rule block by block: what is not `R` is widened into the first-level cache, worked on and narrowed again.
-#[inline(always)]
-fn staged<R: Real, Q: Rule<R, N>, const N: usize>(rule: Q, mut pass: Pass<'_, R, N>, first: u64) {
+/// Runs the rule block by block: what is not `R` is widened into the first-level cache, worked on and narrowed again. Each stage
+/// is a kernel of its own: a small loop that the compiler makes vectors of.
+fn staged<R: Real, Q: Rule<R, N>, const N: usize>(rule: &Q, mut pass: Pass<'_, R, N>, first: u64, isa: Isa) {
     let zeros = [R::zero(); BLOCK];
-    let mut buffers = Buffers { param: zeros, grad: zeros, state: [zeros; N], random: [0; BLOCK] };
+    let table = [0; BLOCK];
+    let mut buffers = Buffers { param: zeros, grad: zeros, state: [zeros; N], dither: table, rounding: table };
+    if pass.state.iter_mut().any(|slot| slot.as_real().is_none()) {
+        pass.dither.fill(&mut buffers.dither, isa);
+    }
+    if let Some(rounding) = pass.rounding {
+        rounding.fill(&mut buffers.rounding, isa);
+    }
     let len = pass.param.len();
     for at in (0..len).step_by(BLOCK) {
-        block(rule, &mut pass, at..len.min(at + BLOCK), first + at as u64, &mut buffers);
+        block(rule, &mut pass, at..len.min(at + BLOCK), first + at as u64, &mut buffers, isa);
     }
 }
 
@@ -241,98 +247,93 @@ struct Buffers<R, const N: usize> {
     param: [R; BLOCK],
     grad: [R; BLOCK],
     state: [[R; BLOCK]; N],
-    random: Random,
+    dither: Table,
+    rounding: Table,
 }
 
 /// All that happens to the elements of one block. `first` is the index of its first one in the whole tensor.
-///
-/// Loops, not closures: what is called in a closure may not be compiled for the instruction set of the caller.
-#[inline(always)]
 fn block<R: Real, Q: Rule<R, N>, const N: usize>(
-    rule: Q,
+    rule: &Q,
     pass: &mut Pass<'_, R, N>,
     range: Range<usize>,
     first: u64,
     buffers: &mut Buffers<R, N>,
+    isa: Isa,
 ) {
     let keep = pass.keep.map(|(bits, initial)| (bits.slice(range.clone()), initial));
-    let param = pass.param.load(range.clone(), &mut buffers.param);
-    for follow in pass.follow.iter_mut().flatten() {
-        if follow.start {
-            follow.slot[range.clone()].copy_from_slice(&param[..range.len()]);
-        }
+    let param = pass.param.load(range.clone(), &mut buffers.param, isa);
+    for follow in pass.follow.iter_mut().flatten().filter(|follow| follow.start) {
+        follow.slot[range.clone()].copy_from_slice(param);
     }
-    let grad = pass.grad.load(range.clone(), &mut buffers.grad);
-    {
-        let mut state = [const { None }; N];
-        for ((place, slot), buffer) in state.iter_mut().zip(&mut pass.state).zip(&mut buffers.state) {
-            *place = Some(slot.load(range.clone(), buffer));
-        }
-        let state = state.map(Option::unwrap_or_default);
-        elements(rule, param, grad, state, keep);
-    }
-    let mut dithered = 0;
+    let grad = pass.grad.load(range.clone(), &mut buffers.grad, isa);
+    let mut places = buffers.state.iter_mut();
+    let state = pass.state.each_mut().map(|slot| match places.next() {
+        Some(buffer) => slot.load(range.clone(), buffer, isa),
+        None => &mut [],
+    });
+    isa.run(Each { rule, param, grad, state, keep });
+    drop(places);
+
+    let mut random = Random { table: &buffers.dither, offset: pass.dither.offset(first), turn: 0 };
     for (slot, buffer) in pass.state.iter_mut().zip(&buffers.state) {
         if slot.as_real().is_none() {
-            if dithered == 0 {
-                pass.dither.block(first, &mut buffers.random);
-            }
-            slot.store(range.clone(), buffer, &buffers.random, dithered);
-            dithered += 1;
+            slot.store(range.clone(), buffer, random, isa);
+            random.turn += 1;
         }
     }
     let narrow = !matches!(pass.param, AnySliceMut::Real(_));
+    let table = &buffers.rounding;
+    let random = pass.rounding.map(|rounding| Random { table, offset: rounding.offset(first), turn: 0 });
     if narrow {
-        if let Some(rounding) = pass.rounding {
-            rounding.block(first, &mut buffers.random);
-        }
-        let random = pass.rounding.is_some().then_some((&buffers.random, 0));
-        pass.param.store(range.clone(), &buffers.param[..range.len()], random);
+        pass.param.store(range.clone(), &buffers.param[..range.len()], random, isa);
     }
-    after(pass, range, keep.map(|(bits, _)| bits), buffers);
-}
 
-/// What is done with the new parameter, as it is stored.
-#[inline(always)]
-fn after<R: Real, const N: usize>(
-    pass: &mut Pass<'_, R, N>,
-    range: Range<usize>,
-    keep: Option<Bits<'_>>,
-    buffers: &mut Buffers<R, N>,
-) {
     if pass.follow.iter().all(Option::is_none) && pass.copy.is_none() {
         return;
     }
-    let param = pass.param.load(range.clone(), &mut buffers.param);
+    // The new parameter, as it is stored.
+    let param = pass.param.load(range.clone(), &mut buffers.param, isa);
     let mut pulled = false;
-    for Follow { slot, share, pull, .. } in pass.follow.iter_mut().flatten() {
-        let slot = &mut slot[range.clone()];
-        for (p, s) in param.iter_mut().zip(&mut *slot) {
-            *s = *s + *share * (*p - *s);
-            if *pull {
-                *p = *s;
-            }
-        }
-        pulled |= *pull;
-        if let Some(bits) = keep {
-            clear(slot, bits);
-        }
+    for follow in pass.follow.iter_mut().flatten() {
+        let slot = &mut follow.slot[range.clone()];
+        isa.run(Following { param, slot, share: follow.share, pull: follow.pull, keep: keep.map(|(bits, _)| bits) });
+        pulled |= follow.pull;
     }
     if let Some(copy) = &mut pass.copy {
-        copy.store(range.clone(), param, None);
+        copy.store(range.clone(), param, None, isa);
     }
-    if pulled && !matches!(pass.param, AnySliceMut::Real(_)) {
-        let random = pass.rounding.is_some().then_some((&buffers.random, 0));
-        pass.param.store(range.clone(), &buffers.param[..range.len()], random);
+    if pulled && narrow {
+        pass.param.store(range.clone(), &buffers.param[..range.len()], random, isa);
     }
 }
 
-/// Sets to 0 what the bits do not keep.
-#[inline(always)]
-fn clear<R: Real>(values: &mut [R], bits: Bits<'_>) {
-    for (word, range) in bits.words() {
-        for (i, x) in values[range].iter_mut().enumerate() {
-            *x = if word >> i & 1 == 1 { *x } else { R::zero() };
+/// A slot follows the parameter.
+struct Following<'a, R> {
+    param: &'a mut [R],
+    slot: &'a mut [R],
+    share: R,
+    pull: bool,
+    keep: Option<Bits<'a>>,
+}
+
+impl<R: Real> Kernel for Following<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { param, slot, share, pull, keep } = self;
+        for (p, s) in param.iter_mut().zip(&mut *slot) {
+            *s = *s + share * (*p - *s);
+            if pull {
+                *p = *s;
+            }
+        }
+        if let Some(keep) = keep {
+            for (word, range) in keep.words() {
+                for (i, s) in slot[range].iter_mut().enumerate() {
+                    *s = if word >> i & 1 == 1 { *s } else { R::zero() };
+                }
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{
     any::BLOCK,
-    block8::{self, Sign},
+    block8::{Decode, Encode, GROUP, Sign},
+    isa::Isa,
     random::Random,
 };
 use crate::element::{AnySliceMut, Real};
@@ -48,7 +49,7 @@ impl<'a, R: Real> SlotMut<'a, R> {
             }
             Self::Block8 { codes, exponents, sign } => {
                 let (codes, codes_right) = codes.split_at_mut(mid);
-                let (exponents, exponents_right) = exponents.split_at_mut(mid.div_ceil(BLOCK));
+                let (exponents, exponents_right) = exponents.split_at_mut(mid.div_ceil(GROUP));
                 (
                     Self::Block8 { codes, exponents, sign },
                     Self::Block8 { codes: codes_right, exponents: exponents_right, sign },
@@ -57,30 +58,31 @@ impl<'a, R: Real> SlotMut<'a, R> {
         }
     }
 
-    /// The numbers of a range that starts at a block: themselves where they are `R`, else put into `buffer`, to be
-    /// [stored](Self::store).
-    #[inline(always)]
-    pub(crate) fn load<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut [R; BLOCK]) -> &'b mut [R] {
+    /// The numbers of a block: themselves where they are `R`, else put into `buffer`, to be [stored](Self::store).
+    pub(crate) fn load<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut [R; BLOCK], isa: Isa) -> &'b mut [R] {
         match self {
-            Self::Any(any) => any.load(range, buffer),
+            Self::Any(any) => any.load(range, buffer, isa),
             Self::Block8 { codes, exponents, sign } => {
-                let buffer = &mut buffer[..range.len()];
-                block8::decode(&codes[range.clone()], exponents[range.start / BLOCK], *sign, buffer);
-                buffer
+                let (exponents, n) = (&exponents[groups(&range)], range.len());
+                isa.run(Decode { codes: &codes[range], exponents, sign: *sign, values: buffer });
+                &mut buffer[..n]
             }
         }
     }
 
-    /// Takes back what was [loaded](Self::load) into a buffer. The `turn`th slot that is rounded by the same random bits uses
-    /// others of them.
-    #[inline(always)]
-    pub(crate) fn store(&mut self, range: Range<usize>, values: &[R; BLOCK], random: &Random, turn: u32) {
+    /// Takes back what was [loaded](Self::load) into a buffer, rounded by random bits.
+    pub(crate) fn store(&mut self, range: Range<usize>, values: &[R; BLOCK], random: Random<'_>, isa: Isa) {
         match self {
-            Self::Any(any) => any.store(range.clone(), &values[..range.len()], Some((random, turn))),
+            Self::Any(any) => any.store(range.clone(), &values[..range.len()], Some(random), isa),
             Self::Block8 { codes, exponents, sign } => {
-                let block = range.start / BLOCK;
-                exponents[block] = block8::encode(values, random, turn, *sign, &mut codes[range]);
+                let exponents = &mut exponents[groups(&range)];
+                isa.run(Encode { values, random, sign: *sign, codes: &mut codes[range], exponents });
             }
         }
     }
+}
+
+/// The groups that the elements of a range are in; it starts at one.
+fn groups(range: &Range<usize>) -> Range<usize> {
+    range.start / GROUP..range.end.div_ceil(GROUP)
 }

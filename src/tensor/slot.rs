@@ -9,8 +9,9 @@ use crate::{
     error::Result,
     kernel::{
         any::BLOCK,
-        block8::{self, Sign},
-        random::Random,
+        block8::{self, Encode, GROUP, Sign},
+        isa::Isa,
+        random::{Random, Table},
         slot::SlotMut,
     },
 };
@@ -57,7 +58,7 @@ pub struct Block8 {
 impl Block8 {
     /// Zeros.
     fn zeros(len: usize, sign: Sign) -> Result<Self> {
-        Ok(Self { codes: filled(len, 0)?, exponents: filled(len.div_ceil(BLOCK), 0)?, sign })
+        Ok(Self { codes: filled(len, 0)?, exponents: filled(len.div_ceil(GROUP), 0)?, sign })
     }
 
     /// From what [`codes`](Block8::codes) and [`exponents`](Block8::exponents) gave; `None` when there is not one exponent for
@@ -65,8 +66,8 @@ impl Block8 {
     #[must_use]
     pub fn from_parts(codes: Vec<u8>, exponents: Vec<u8>, signed: bool) -> Option<Self> {
         let sign = if signed { Sign::Signed } else { Sign::NonNegative };
-        let fits = exponents.len() == codes.len().div_ceil(BLOCK)
-            && codes.chunks(BLOCK).zip(&exponents).all(|(codes, &exponent)| block8::valid(codes, exponent, sign));
+        let fits = exponents.len() == codes.len().div_ceil(GROUP)
+            && codes.chunks(GROUP).zip(&exponents).all(|(codes, &exponent)| block8::valid(codes, exponent, sign));
         fits.then_some(Self { codes, exponents, sign })
     }
 
@@ -136,7 +137,7 @@ impl SlotValues {
             Self::Full(values) => values.get(index),
             Self::Bf16(values) => values.get(index).map(|x| x.to_f64()),
             Self::Eight(Block8 { codes, exponents, sign }) => {
-                let number = block8::decode_one(*codes.get(index)?, *exponents.get(index / BLOCK)?, *sign);
+                let number = block8::decode_one(*codes.get(index)?, *exponents.get(index / GROUP)?, *sign);
                 Some(number.into())
             }
         }
@@ -193,12 +194,13 @@ impl SlotValues {
             }
             Self::Eight(Block8 { codes, exponents, sign }) => {
                 // Bits in the middle: the nearer neighbour is chosen.
-                const MIDDLE: Random = [1 << 19; BLOCK];
+                const MIDDLE: Table = [1 << 19; BLOCK];
                 let mut numbers = numbers.fuse();
-                for (codes, exponent) in codes.chunks_mut(BLOCK).zip(exponents) {
-                    let mut block = [0.0; BLOCK];
-                    block.iter_mut().zip(numbers.by_ref().take(codes.len())).for_each(|(x, number)| *x = number);
-                    *exponent = block8::encode(&block, &MIDDLE, 0, *sign, codes);
+                for (codes, exponents) in codes.chunks_mut(BLOCK).zip(exponents.chunks_mut(BLOCK / GROUP)) {
+                    let mut values = [0.0; BLOCK];
+                    values.iter_mut().zip(numbers.by_ref().take(codes.len())).for_each(|(x, number)| *x = number);
+                    let random = Random { table: &MIDDLE, offset: 0, turn: 0 };
+                    Isa::current().run(Encode { values: &values, random, sign: *sign, codes, exponents });
                 }
             }
         }
@@ -215,7 +217,7 @@ impl SlotValues {
             Self::Bf16(values) => Self::Bf16(pick(values, indices)),
             Self::Eight(Block8 { codes, sign, .. }) => {
                 let codes = pick(codes, indices.clone());
-                let exponents = vec![0; codes.len().div_ceil(BLOCK)];
+                let exponents = vec![0; codes.len().div_ceil(GROUP)];
                 let mut cut = Self::Eight(Block8 { codes, exponents, sign: *sign });
                 cut.refill(indices.filter_map(|i| self.get(i)));
                 cut
