@@ -3,50 +3,18 @@
 //! `cargo bench --bench roofline`: for each optimizer and thread count, GB/s of the step, GB/s of a loop that reads the gradient
 //! and rewrites as many arrays in place with hardly any arithmetic (AVX2), and their ratio. Best of the rounds.
 
+mod plain;
+
 use lapidary::{
     Isa, Optimizer, OptimizerExt, Step,
     optim::{Adagrad, Adam, AdamW, Compact, Sgd},
 };
+use plain::Streams;
 use std::{hint::black_box, time::Instant};
 
-/// Rewrites `N` arrays in place and reads one more.
-#[inline(always)]
-fn rewrite<const N: usize>(read: &[f32], mut arrays: [&mut [f32]; N]) {
-    for array in &arrays {
-        assert_eq!(array.len(), read.len());
-    }
-    for i in 0..read.len() {
-        for array in &mut arrays {
-            array[i] = array[i] * 0.5 + read[i];
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn rewrite_avx2<const N: usize>(read: &[f32], arrays: [&mut [f32]; N]) {
-    rewrite(read, arrays);
-}
-
+/// Reads one array and rewrites the others in place.
 fn plain<const N: usize>(read: &[f32], arrays: [&mut [f32]; N], threads: usize) {
-    if threads > 1 {
-        let mid = read.len() / 2 / 16 * 16;
-        let mut right: [&mut [f32]; N] = std::array::from_fn(|_| Default::default());
-        let mut places = right.iter_mut();
-        let left = arrays.map(|array| {
-            let (left, rest) = array.split_at_mut(mid);
-            *places.next().unwrap() = rest;
-            left
-        });
-        rayon::join(|| plain(&read[..mid], left, threads / 2), || plain(&read[mid..], right, threads - threads / 2));
-        return;
-    }
-    #[cfg(target_arch = "x86_64")]
-    if Isa::avx2().is_some() {
-        // SAFETY: the processor has AVX2: `Isa::avx2` found it.
-        return unsafe { rewrite_avx2(read, arrays) };
-    }
-    rewrite(read, arrays);
+    plain::run(Streams { read, arrays, mask: &[], copy: &mut [] }, threads);
 }
 
 fn seconds(mut work: impl FnMut()) -> f64 {
