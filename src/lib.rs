@@ -6,7 +6,7 @@
 //! * [`prune`] **prunes** them: [`Threshold`](prune::Threshold), [`Magnitude`](prune::Magnitude), a [`Mask`] that an
 //!   optimizer keeps;
 //! * [`slim`] **slims** models: units and layers that do not matter leave, a smaller dense model stays;
-//! * [`format`](mod@format) writes what is left to a file.
+//! * [`format`](mod@format) writes what is left to a file, and what training needs to go on.
 //!
 //! Tensors are borrowed: slices, `Vec`s, and with the feature `ndarray` arrays and views of any
 //! dimension and memory order. Elements are `f32`, `f64`, [`f16`](struct@half::f16) or [`bf16`](half::bf16). The caller
@@ -70,6 +70,7 @@
 //! | `ndarray` | yes | `ndarray` arrays and views as tensors |
 //! | `rayon` | yes | kernels use the caller's rayon pool |
 //! | `linalg` | no | matrix products by `faer`: the optimizer `Muon` |
+//! | `safetensors` | no | checkpoints of training, `format::checkpoint` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]

@@ -1,24 +1,29 @@
-//! Model files.
+//! Model files, and what a run of training needs to go on.
 
+#[cfg(feature = "safetensors")]
+pub mod checkpoint;
 mod gaps;
 pub mod packed;
+#[cfg(feature = "safetensors")]
+mod tensors;
 
 use crate::error::{Error, Result};
 use std::{
     fs,
-    io::Write,
+    io::{self, BufWriter, Write},
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Writes `bytes` to `path`: a temporary file beside it, sync, rename.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Makes the file `path` of what `write` writes: a temporary file beside it, sync, rename.
+fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<fs::File>) -> io::Result<()>) -> Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
     let temporary = path.with_file_name(name);
     let written = fs::File::create_new(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .map(BufWriter::new)
+        .and_then(|mut file| write(&mut file).and_then(|()| file.flush()).and_then(|()| file.get_ref().sync_all()))
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // The first error is what counts.
@@ -39,6 +44,12 @@ mod tests {
         packed::save(&path, &[]).unwrap();
         assert!(packed::load(&path).unwrap().is_empty());
         assert_eq!(packed::save(dir.join("no/such/dir"), &[]).unwrap_err().kind(), crate::ErrorKind::Io);
+        let half = |file: &mut BufWriter<fs::File>| {
+            file.write_all(&[0; 100_000])?;
+            Err(io::Error::other("the disk is full"))
+        };
+        assert_eq!(write_atomically(&path, half).unwrap_err().kind(), crate::ErrorKind::Io);
+        assert!(packed::load(&path).unwrap().is_empty());
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| (0..20).for_each(|_| packed::save(&path, &[]).unwrap()));

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 use half::{bf16, f16};
-use std::path::Path;
+use std::{io::Write, path::Path};
 
 const MAGIC: &[u8] = b"LPDY\x01";
 
@@ -447,7 +447,8 @@ impl<'a> Reader<'a> {
 /// # Errors
 /// [`Io`](crate::ErrorKind::Io) when that fails, and as [`encode`]; the file is then as it was.
 pub fn save(path: impl AsRef<Path>, tensors: &[Packed]) -> Result<()> {
-    super::write_atomically(path.as_ref(), &encode(tensors)?)
+    let bytes = encode(tensors)?;
+    super::write_atomically(path.as_ref(), |file| file.write_all(&bytes))
 }
 
 /// Reads a packed file.

@@ -26,6 +26,14 @@ pub(super) fn decay_rate(name: &'static str, value: f64) -> Result<f64> {
     }
 }
 
+/// A count that was kept as a number.
+pub(super) fn count(name: &'static str, value: f64) -> Result<u64> {
+    match value as u64 {
+        count if count as f64 == value && count <= 1 << 53 => Ok(count),
+        _ => Err(Error::argument(name, format!("{value:?}"), "a count")),
+    }
+}
+
 /// The error of an optimizer that does not know a convention.
 pub(super) fn unsupported(convention: Convention, known: &'static str) -> Error {
     Error::argument("convention", format!("{convention:?}"), known)

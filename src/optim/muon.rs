@@ -299,7 +299,7 @@ mod tests {
         let mask = Mask::from_fn(&[2, 2], |i| i != 3).unwrap();
         let p = first_step([2, 2], &[1.0, 2.0, 3.0, f64::NAN], Some(&mask));
         assert!(p[3] == 0.0 && p[..3].iter().all(|p| p.is_finite() && *p != 0.0));
-        assert_eq!(first_step([0, 3], &[], None), []);
+        assert_eq!(first_step([0, 3], &[], None), [0.0; 0]);
         assert_eq!(first_step([2, 1], &[0.0, 0.0], None), [0.0, 0.0]);
         let muon = Muon::new(0.1).unwrap();
         let mut vector = [1f32; 3];

@@ -45,12 +45,12 @@ pub struct Params<T: Element> {
 pub struct GroupId(usize);
 
 #[derive(Debug)]
-struct Param {
-    name: String,
-    group: usize,
-    state: State,
-    mask: Option<Mask>,
-    frozen: bool,
+pub(crate) struct Param {
+    pub(crate) name: String,
+    pub(crate) group: usize,
+    pub(crate) state: State,
+    pub(crate) mask: Option<Mask>,
+    pub(crate) frozen: bool,
 }
 
 /// A parameter's material for one step, in the order the parameters were added.
@@ -378,6 +378,32 @@ impl<T: Element> Params<T> {
     ) -> Result<()> {
         let Param { group, state, .. } = &self.params[self.find(name)?];
         self.groups[*group].evaluate(param.into(), state, out.into()).map_err(|error| error.in_tensor(name))
+    }
+
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn params_mut(&mut self) -> &mut [Param] {
+        &mut self.params
+    }
+
+    /// The learning rates of the groups, in order.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn learning_rates(&self) -> impl Iterator<Item = f64> {
+        self.groups.iter().map(|optimizer| optimizer.learning_rate())
+    }
+
+    /// Changes the learning rates of all groups, or, when one is refused, of none.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn set_learning_rates(&mut self, rates: &[f64]) -> Result<()> {
+        let before: Vec<_> = self.learning_rates().collect();
+        let mut set = |rates: &[f64]| {
+            self.groups.iter_mut().zip(rates).try_for_each(|(optimizer, &rate)| optimizer.set_learning_rate(rate))
+        };
+        set(rates).inspect_err(|_| _ = set(&before))
     }
 
     fn optimizer(&self, group: GroupId) -> Result<&dyn Optimizer<T>> {

@@ -1,6 +1,6 @@
 //! A learning rate that falls when the loss no longer does.
 
-use super::hyper::non_negative;
+use super::hyper::{count, non_negative};
 use crate::{
     error::{Error, Result},
     traits::Resume,
@@ -177,7 +177,8 @@ impl Resume for Plateau {
         if best.is_nan() {
             return Err(Error::argument("best", "NaN", "a loss"));
         }
-        *self = Self { rate, best, bad: number("bad")? as u64, cooling: number("cooling")? as u64, ..*self };
+        let (bad, cooling) = (count("bad", number("bad")?)?, count("cooling", number("cooling")?)?);
+        *self = Self { rate, best, bad, cooling, ..*self };
         Ok(())
     }
 }

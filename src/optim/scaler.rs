@@ -1,6 +1,6 @@
 //! Scaling of losses, and adding gradients up.
 
-use super::hyper::positive;
+use super::hyper::{count, positive};
 use crate::{
     element::{AnySliceMut, Element, Real},
     error::{Error, Result},
@@ -131,7 +131,7 @@ impl Resume for Scaler {
 
     fn resume(&mut self, number: &dyn Fn(&str) -> Result<f64>) -> Result<()> {
         let scale = positive("scale", number("scale")?)?;
-        *self = Self { scale, good: number("good_steps")? as u64, ..*self };
+        *self = Self { scale, good: count("good_steps", number("good_steps")?)?, ..*self };
         Ok(())
     }
 }
@@ -198,7 +198,11 @@ mod tests {
         let numbers = scaler.numbers();
         other.resume(&|name| Ok(numbers.iter().find(|(n, _)| *n == name).unwrap().1)).unwrap();
         assert_eq!(other, scaler);
+        for wrong in [f64::NAN, -1.0, 1.5, 1e300] {
+            assert!(other.resume(&|name| Ok(if name == "good_steps" { wrong } else { 1.0 })).is_err());
+        }
         assert!(other.resume(&|_| Ok(f64::NAN)).is_err());
+        assert_eq!(other, scaler);
     }
 
     #[test]

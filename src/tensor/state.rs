@@ -247,6 +247,12 @@ impl State {
         Ok(())
     }
 
+    /// All that changes from step to step, to be put back: the count of steps, the numbers of the slots, the scalars.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn parts_mut(&mut self) -> (&mut u64, impl Iterator<Item = &mut SlotValues>, &mut [f64]) {
+        (&mut self.steps, self.slots.iter_mut().map(|slot| &mut slot.values), &mut self.scalars.values)
+    }
+
     /// The scalars, by name.
     pub fn scalars(&self) -> impl Iterator<Item = (&str, f64)> {
         self.scalars.names.iter().map(|name| &**name).zip(self.scalars.values.iter().copied())
