@@ -1,6 +1,6 @@
 //! Slices in, slices out: the loops, compiled for each instruction set and split over threads.
 //!
-//! The only module with `unsafe` code: one function, in [`isa`].
+//! The only module with `unsafe` code: the calls of two functions, in [`isa`].
 
 pub(crate) mod any;
 pub(crate) mod bits;

@@ -99,3 +99,50 @@ impl<T: Element, O: Optimizer<T>> Optimizer<T> for Compact<O> {
         self.optimizer.evaluate(param, state, out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Mask, OptimizerExt, SlotValues,
+        optim::{Adafactor, Adagrad, Adam, Lamb, Sgd},
+    };
+
+    #[test]
+    fn state_takes_two_bytes_a_parameter_and_steps_are_near() {
+        let (adam, n) = (Adam::new(0.1).unwrap(), 100_003);
+        let eight = Compact::eight_bit(adam);
+        let gradient: Vec<f32> = (0..n).map(|i| ((i * 7919 % 1009) as f32 - 504.0) * 1e-3).collect();
+        let (mut p, mut q) = (vec![1f32; n], vec![1f32; n]);
+        let (mut small, mut full) = (eight.init(&p).unwrap(), adam.init(&q).unwrap());
+        for _ in 0..3 {
+            eight.step(Step::new(&mut p, &gradient, &mut small)).unwrap();
+            adam.step(Step::new(&mut q, &gradient, &mut full)).unwrap();
+        }
+        assert!(small.byte_size() as f64 <= 2.1 * n as f64, "{}", small.byte_size());
+        let far = p.iter().zip(&q).map(|(p, q)| (p - q).abs()).fold(0.0, f32::max);
+        assert!(far > 0.0 && far < 0.1, "{far}"); // three steps of 0.1, each within an eighth or so
+    }
+
+    #[test]
+    fn a_mask_holds_and_so_do_initial_values() {
+        let eight = Compact::eight_bit(Adagrad::new(0.1).unwrap().with_initial_accumulator(0.125).unwrap());
+        let mask = Mask::from_fn(&[600], |i| i % 2 == 0).unwrap();
+        let mut p = vec![1f64; 600];
+        let mut state = eight.init(&p).unwrap();
+        eight.step(Step::new(&mut p, &[0.5; 600], &mut state).mask(&mask)).unwrap();
+        assert!(p.iter().enumerate().all(|(i, p)| (*p == 0.0) == (i % 2 == 1)));
+        assert_eq!(state.slots()[0].values().get(1), Some(0.125));
+        assert!(matches!(state.slots()[0].values(), SlotValues::Eight(_)));
+    }
+
+    #[test]
+    fn what_has_no_state_to_keep_so_is_refused() {
+        let refused = |optimizer: &dyn Optimizer<f32>| optimizer.supports(&[2, 2]).is_err();
+        assert!(refused(&Compact::eight_bit(Sgd::new(0.1).unwrap())));
+        assert!(refused(&Compact::bf16(Adafactor::new(0.1).unwrap())));
+        assert!(refused(&Compact::eight_bit(Lamb::new(0.1).unwrap())));
+        let lamb = Compact::eight_bit(Lamb::new(0.1).unwrap());
+        assert!(lamb.init(&[1f32; 4]).is_err());
+    }
+}

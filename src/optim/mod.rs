@@ -2,6 +2,16 @@
 //!
 //! All implement [`Optimizer`](crate::Optimizer) for every [`Element`](crate::Element) type; parameters of
 //! 16 bits are widened, stepped in `f32` and rounded once, their state is `f32`.
+//!
+//! | around them | |
+//! |---|---|
+//! | [`Params`], [`StepOptions`] | named parameters in groups, stepped by one call that moves all or none |
+//! | [`Schedule`], [`Plateau`] | learning rates |
+//! | [`clip_norm`], [`clip_value`], [`clip_adaptive`] | gradients within bounds |
+//! | [`Scaler`], [`accumulate`] | scaled losses, gradients of several batches |
+//! | [`Ema`], [`Lookahead`] | wrappers that average the weights; [`Optimizer::evaluate`](crate::Optimizer::evaluate) gives them |
+//! | [`Compact`] | a wrapper that keeps the state in 8 or 16 bits |
+//! | [`minimize`] | a loop with its stopping rules |
 
 mod adadelta;
 mod adafactor;

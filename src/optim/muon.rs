@@ -261,7 +261,7 @@ impl<R: Real> Rule<R, 1> for Buffer<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Mask, OptimizerExt, TensorMut, TensorRef};
+    use crate::{Mask, OptimizerExt, State, TensorMut, TensorRef};
 
     fn first_step(shape: [usize; 2], grad: &[f64], mask: Option<&Mask>) -> Vec<f64> {
         let muon = Muon::new(1.0).unwrap().with_weight_decay(0.0).unwrap();
@@ -303,7 +303,8 @@ mod tests {
         assert_eq!(first_step([2, 1], &[0.0, 0.0], None), [0.0, 0.0]);
         let muon = Muon::new(0.1).unwrap();
         let mut vector = [1f32; 3];
-        let mut state = muon.init(&vector).unwrap();
+        assert!(muon.init(&vector).is_err());
+        let mut state = State::new::<f32>(&[3], Optimizer::<f32>::schema(&muon, &[3])).unwrap();
         assert!(muon.step(Step::new(&mut vector, &[1.0; 3], &mut state)).is_err());
         assert!(muon.with_iteration(100, [1.0; 3]).is_err() && muon.with_eps(0.0).is_err());
     }

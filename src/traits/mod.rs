@@ -97,9 +97,11 @@ pub trait OptimizerExt<T: Element>: Optimizer<T> {
     /// Fresh state for a parameter of the shape of `param`.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when memory does not hold a slot.
+    /// [`Argument`](crate::ErrorKind::Argument) when there is [no step](Optimizer::supports) for such a shape, or memory does not
+    /// hold a slot.
     fn init<'a>(&self, param: impl Into<TensorRef<'a, T>>) -> Result<State> {
         let param = param.into();
+        self.supports(param.shape())?;
         State::new::<T::Real>(param.shape(), self.schema(param.shape()))
     }
 }
