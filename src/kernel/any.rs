@@ -12,6 +12,23 @@ use std::ops::Range;
 /// of them that the end of one stage and the start of the next do not count.
 pub(crate) const BLOCK: usize = 1024;
 
+/// Room for one block, made when it is first needed. It begins at a cache line, so that no vector lies across two.
+pub(crate) struct Buffer<T>(Option<Lines<T>>);
+
+#[repr(align(64))]
+struct Lines<T>([T; BLOCK]);
+
+impl<T: Copy> Buffer<T> {
+    pub(crate) const fn new() -> Self {
+        Self(None)
+    }
+
+    /// The room, filled with `fill` when it is new.
+    pub(crate) fn get(&mut self, fill: T) -> &mut [T; BLOCK] {
+        &mut self.0.get_or_insert_with(|| Lines([fill; BLOCK])).0
+    }
+}
+
 /// `$body` for the slice in `$any`, of whichever type, put back as the same variant.
 macro_rules! split {
     ($any:expr, $Type:ident, $values:ident => $split:expr) => {
@@ -58,13 +75,16 @@ impl<'a, R: Real> AnySlice<'a, R> {
     }
 
     /// At most [`BLOCK`] elements, widened into `buffer` unless they are `R` already.
-    pub(crate) fn load<'b>(&self, range: Range<usize>, buffer: &'b mut [R; BLOCK], isa: Isa) -> &'b [R]
+    pub(crate) fn load<'b>(&self, range: Range<usize>, buffer: &'b mut Buffer<R>, isa: Isa) -> &'b [R]
     where
         'a: 'b,
     {
-        let buffer = &mut buffer[..range.len()];
+        if let Self::Real(values) = self {
+            return &values[range];
+        }
+        let buffer = &mut buffer.get(R::zero())[..range.len()];
         match self {
-            Self::Real(values) => return &values[range],
+            Self::Real(values) => buffer.copy_from_slice(&values[range]),
             Self::F16(values) => {
                 let mut wide = [0f32; BLOCK];
                 let wide = &mut wide[..buffer.len()];
@@ -101,13 +121,13 @@ impl<R: Real> AnySliceMut<'_, R> {
     }
 
     /// At most [`BLOCK`] elements: themselves where they are `R`, else widened into `buffer`, to be [stored](Self::store).
-    pub(crate) fn load<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut [R; BLOCK], isa: Isa) -> &'b mut [R] {
+    pub(crate) fn load<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut Buffer<R>, isa: Isa) -> &'b mut [R] {
         if let Self::Real(values) = self {
             return &mut values[range];
         }
         let n = range.len();
         self.as_any().load(range, buffer, isa);
-        &mut buffer[..n]
+        &mut buffer.get(R::zero())[..n]
     }
 
     /// Rounds `values` into the elements of a range, to nearest, or stochastically where there are random bits; to `f32` and

@@ -1,6 +1,7 @@
 //! Runs of bits, one an element, in words of 64: the first element in the lowest bit.
 
 use super::{
+    any::BLOCK,
     isa::{Isa, Kernel},
     parallel::{Work, execute},
 };
@@ -8,6 +9,7 @@ use crate::element::Element;
 use std::ops::Range;
 
 pub(crate) const WORD: usize = u64::BITS as usize;
+const HALF: usize = WORD / 2;
 
 /// A borrowed run of `len` bits that starts at a word.
 #[derive(Debug, Clone, Copy)]
@@ -29,11 +31,11 @@ impl<'a> Bits<'a> {
         (Self::new(left, mid), Self::new(right, self.len - mid))
     }
 
-    /// Those of a range that starts at a multiple of 64.
-    #[inline(always)]
-    pub(crate) fn slice(self, range: Range<usize>) -> Self {
-        let words = &self.words[range.start / WORD..range.end.div_ceil(WORD)];
-        Self { words, len: range.len() }
+    /// For each element of a range that starts at a word, 1 where it is kept, else 0: what vectors of numbers are selected by.
+    pub(crate) fn lanes<'b>(self, range: Range<usize>, lanes: &'b mut [u32; BLOCK], isa: Isa) -> &'b [u32] {
+        let n = range.len();
+        isa.run(Lanes { words: &self.words[range.start / WORD..range.end.div_ceil(WORD)], lanes });
+        &lanes[..n]
     }
 
     /// Each word and the elements it speaks of; those of a last, partial word start at its lowest bit.
@@ -41,6 +43,27 @@ impl<'a> Bits<'a> {
     pub(crate) fn words(self) -> impl Iterator<Item = (u64, Range<usize>)> + use<'a> {
         let len = self.len;
         self.words.iter().enumerate().map(move |(i, &word)| (word, i * WORD..len.min((i + 1) * WORD)))
+    }
+}
+
+/// A lane a bit.
+struct Lanes<'a> {
+    words: &'a [u64],
+    lanes: &'a mut [u32; BLOCK],
+}
+
+impl Kernel for Lanes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        // Halves, so that a lane has as many bits as it is made from.
+        let halves = self.words.iter().flat_map(|&word| [word as u32, (word >> 32) as u32]);
+        for (half, lanes) in halves.zip(self.lanes.as_chunks_mut::<HALF>().0) {
+            for (i, lane) in lanes.iter_mut().enumerate() {
+                *lane = half >> i & 1;
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A gradient as it is read: of any type, multiplied by a factor, limited.
 
 use super::{
-    any::BLOCK,
+    any::Buffer,
     isa::{Isa, Kernel},
 };
 use crate::element::{AnySlice, Real};
@@ -62,8 +62,8 @@ impl<'a, R: Real> GradRef<'a, R> {
         }
     }
 
-    /// At most [`BLOCK`] numbers, in `buffer` unless they are there as they should be.
-    pub(crate) fn load<'b>(&self, range: Range<usize>, buffer: &'b mut [R; BLOCK], isa: Isa) -> &'b [R]
+    /// At most a block of numbers, in `buffer` unless they are there as they should be.
+    pub(crate) fn load<'b>(&self, range: Range<usize>, buffer: &'b mut Buffer<R>, isa: Isa) -> &'b [R]
     where
         'a: 'b,
     {
@@ -78,8 +78,9 @@ impl<'a, R: Real> GradRef<'a, R> {
                 None
             }
         };
-        isa.run(Treated { grad: *self, from, to: &mut buffer[..n] });
-        &buffer[..n]
+        let to = &mut buffer.get(R::zero())[..n];
+        isa.run(Treated { grad: *self, from, to: &mut *to });
+        to
     }
 }
 

@@ -64,8 +64,8 @@ impl Stream {
         Self(seed ^ fmix64(step.wrapping_add(1)))
     }
 
-    /// Puts the part that is the same for all blocks into `table`.
-    pub(crate) fn fill(self, table: &mut Table, isa: Isa) {
+    /// Puts the part that is the same for all blocks into the start of a table.
+    pub(crate) fn fill(self, table: &mut [u32], isa: Isa) {
         isa.run(Fill { key: fmix64(self.0) as u32, table });
     }
 
@@ -77,7 +77,7 @@ impl Stream {
 
 struct Fill<'a> {
     key: u32,
-    table: &'a mut Table,
+    table: &'a mut [u32],
 }
 
 impl Kernel for Fill<'_> {

@@ -1,12 +1,12 @@
 //! The element-wise update rule, and the kernel that runs one over a tensor.
 
 use super::{
-    any::BLOCK,
+    any::{BLOCK, Buffer},
     bits::Bits,
     grad::GradRef,
     isa::{Isa, Kernel},
     parallel::{Work, execute},
-    random::{Random, Stream, Table},
+    random::{Random, Stream},
     slot::SlotMut,
 };
 use crate::element::{AnySliceMut, Real};
@@ -84,7 +84,7 @@ impl<R: Real, Q: Rule<R, N>, const N: usize> Work for StepWork<'_, R, Q, N> {
             let mut state = pass.state.each_mut().map(SlotMut::as_real);
             if state.iter().all(Option::is_some) {
                 let state = state.each_mut().map(|slot| slot.take().unwrap_or_default());
-                return isa.run(Each { rule, param, grad, state, keep: pass.keep });
+                return in_place(rule, param, grad, state, pass.keep, isa);
             }
         }
         staged(rule, pass, first, isa);
@@ -147,13 +147,35 @@ fn unzip<T: Default, const N: usize>(pairs: [(T, T); N]) -> ([T; N], [T; N]) {
     (left, right)
 }
 
-/// The rule over elements that all are `R`.
+/// Runs the rule straight over elements that all are `R`.
+fn in_place<R: Real, Q: Rule<R, N>, const N: usize>(
+    rule: &Q,
+    param: &mut [R],
+    grad: &[R],
+    mut state: [&mut [R]; N],
+    keep: Option<(Bits<'_>, [R; N])>,
+    isa: Isa,
+) {
+    let Some((bits, initial)) = keep else {
+        return isa.run(Each { rule, param, grad, state, keep: None });
+    };
+    let mut lanes = Buffer::new();
+    for at in (0..param.len()).step_by(BLOCK) {
+        let range = at..param.len().min(at + BLOCK);
+        let keep = Some((bits.lanes(range.clone(), lanes.get(0), isa), initial));
+        let (param, grad) = (&mut param[range.clone()], &grad[range.clone()]);
+        let state = state.each_mut().map(|slot| &mut slot[range.clone()]);
+        isa.run(Each { rule, param, grad, state, keep });
+    }
+}
+
+/// The rule over elements that all are `R`; where a lane is 0, the parameter becomes 0 and the state its initial value.
 struct Each<'a, R, Q, const N: usize> {
     rule: &'a Q,
     param: &'a mut [R],
     grad: &'a [R],
     state: [&'a mut [R]; N],
-    keep: Option<(Bits<'a>, [R; N])>,
+    keep: Option<(&'a [u32], [R; N])>,
 }
 
 impl<R: Real, Q: Rule<R, N>, const N: usize> Kernel for Each<'_, R, Q, N> {
@@ -161,32 +183,21 @@ impl<R: Real, Q: Rule<R, N>, const N: usize> Kernel for Each<'_, R, Q, N> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { param, grad, mut state, keep, .. } = self;
+        let Self { param, grad, state, keep, .. } = self;
         // A copy on the stack: what is read in the loop cannot alias what is written.
         let rule = *self.rule;
-        let Some((bits, initial)) = keep else {
-            return dense(rule, param, grad, state);
-        };
-        for (word, range) in bits.words() {
-            let param = &mut param[range.clone()];
-            let grad = &grad[range.clone()];
-            let state = state.each_mut().map(|slot| &mut slot[range.clone()]);
-            masked(rule, param, grad, state, word, initial);
+        match (keep, param.len()) {
+            // A loop of known length leaves no few elements over.
+            (None, BLOCK) => dense(rule, param, grad, state, BLOCK),
+            (None, n) => dense(rule, param, grad, state, n),
+            (Some((lanes, initial)), BLOCK) => masked(rule, param, grad, state, lanes, initial, BLOCK),
+            (Some((lanes, initial)), n) => masked(rule, param, grad, state, lanes, initial, n),
         }
     }
 }
 
 #[inline(always)]
-fn dense<R: Real, Q: Rule<R, N>, const N: usize>(rule: Q, param: &mut [R], grad: &[R], state: [&mut [R]; N]) {
-    // A loop of known length leaves no few elements over.
-    match param.len() {
-        BLOCK => each(rule, param, grad, state, BLOCK),
-        n => each(rule, param, grad, state, n),
-    }
-}
-
-#[inline(always)]
-fn each<R: Real, Q: Rule<R, N>, const N: usize>(rule: Q, param: &mut [R], grad: &[R], state: [&mut [R]; N], n: usize) {
+fn dense<R: Real, Q: Rule<R, N>, const N: usize>(rule: Q, param: &mut [R], grad: &[R], state: [&mut [R]; N], n: usize) {
     let (param, grad) = (&mut param[..n], &grad[..n]);
     let state = state.map(|slot| &mut slot[..n]);
     for i in 0..n {
@@ -199,21 +210,21 @@ fn each<R: Real, Q: Rule<R, N>, const N: usize>(rule: Q, param: &mut [R], grad: 
     }
 }
 
-/// Up to 64 elements whose survival is told by the bits of `word`. Selects, never multiplies.
+/// Selects, never multiplies.
 #[inline(always)]
 fn masked<R: Real, Q: Rule<R, N>, const N: usize>(
     rule: Q,
     param: &mut [R],
     grad: &[R],
     state: [&mut [R]; N],
-    word: u64,
+    lanes: &[u32],
     initial: [R; N],
+    n: usize,
 ) {
-    if word == u64::MAX {
-        return dense(rule, param, grad, state);
-    }
-    for i in 0..param.len() {
-        let keep = word >> i & 1 == 1;
+    let (param, grad, lanes) = (&mut param[..n], &grad[..n], &lanes[..n]);
+    let state = state.map(|slot| &mut slot[..n]);
+    for i in 0..n {
+        let keep = lanes[i] != 0;
         let old = state.each_ref().map(|slot| slot[i]);
         let (new_param, new) = rule.update(param[i], grad[i], old);
         param[i] = if keep { new_param } else { R::zero() };
@@ -226,29 +237,33 @@ fn masked<R: Real, Q: Rule<R, N>, const N: usize>(
 /// Runs the rule block by block: what is not `R` is widened into the first-level cache, worked on and narrowed again. Each stage
 /// is a kernel of its own: a small loop that the compiler makes vectors of.
 fn staged<R: Real, Q: Rule<R, N>, const N: usize>(rule: &Q, mut pass: Pass<'_, R, N>, first: u64, isa: Isa) {
-    let zeros = [R::zero(); BLOCK];
-    let table = [0; BLOCK];
-    let mut buffers = Buffers { param: zeros, grad: zeros, state: [zeros; N], dither: table, rounding: table };
+    let mut buffers = Buffers {
+        param: Buffer::new(),
+        grad: Buffer::new(),
+        state: [const { Buffer::new() }; N],
+        lanes: Buffer::new(),
+        dither: Buffer::new(),
+        rounding: Buffer::new(),
+    };
+    let len = pass.param.len();
     if pass.state.iter_mut().any(|slot| slot.as_real().is_none()) {
-        pass.dither.fill(&mut buffers.dither, isa);
+        pass.dither.fill(&mut buffers.dither.get(0)[..len.min(BLOCK)], isa);
     }
     if let Some(rounding) = pass.rounding {
-        rounding.fill(&mut buffers.rounding, isa);
+        rounding.fill(&mut buffers.rounding.get(0)[..len.min(BLOCK)], isa);
     }
-    let len = pass.param.len();
     for at in (0..len).step_by(BLOCK) {
         block(rule, &mut pass, at..len.min(at + BLOCK), first + at as u64, &mut buffers, isa);
     }
 }
 
-/// Each array begins at a cache line, so that no vector lies across two.
-#[repr(C, align(64))]
 struct Buffers<R, const N: usize> {
-    param: [R; BLOCK],
-    grad: [R; BLOCK],
-    state: [[R; BLOCK]; N],
-    dither: Table,
-    rounding: Table,
+    param: Buffer<R>,
+    grad: Buffer<R>,
+    state: [Buffer<R>; N],
+    lanes: Buffer<u32>,
+    dither: Buffer<u32>,
+    rounding: Buffer<u32>,
 }
 
 /// All that happens to the elements of one block. `first` is the index of its first one in the whole tensor.
@@ -260,7 +275,11 @@ fn block<R: Real, Q: Rule<R, N>, const N: usize>(
     buffers: &mut Buffers<R, N>,
     isa: Isa,
 ) {
-    let keep = pass.keep.map(|(bits, initial)| (bits.slice(range.clone()), initial));
+    let n = range.len();
+    let keep = match pass.keep {
+        Some((bits, initial)) => Some((bits.lanes(range.clone(), buffers.lanes.get(0), isa), initial)),
+        None => None,
+    };
     let param = pass.param.load(range.clone(), &mut buffers.param, isa);
     for follow in pass.follow.iter_mut().flatten().filter(|follow| follow.start) {
         follow.slot[range.clone()].copy_from_slice(param);
@@ -274,18 +293,21 @@ fn block<R: Real, Q: Rule<R, N>, const N: usize>(
     isa.run(Each { rule, param, grad, state, keep });
     drop(places);
 
-    let mut random = Random { table: &buffers.dither, offset: pass.dither.offset(first), turn: 0 };
-    for (slot, buffer) in pass.state.iter_mut().zip(&buffers.state) {
+    let mut turn = 0;
+    for (slot, buffer) in pass.state.iter_mut().zip(&mut buffers.state) {
         if slot.as_real().is_none() {
-            slot.store(range.clone(), buffer, random, isa);
-            random.turn += 1;
+            let random = Random { table: buffers.dither.get(0), offset: pass.dither.offset(first), turn };
+            slot.store(range.clone(), buffer.get(R::zero()), random, isa);
+            turn += 1;
         }
     }
+    let random = match pass.rounding {
+        Some(stream) => Some(Random { table: buffers.rounding.get(0), offset: stream.offset(first), turn: 0 }),
+        None => None,
+    };
     let narrow = !matches!(pass.param, AnySliceMut::Real(_));
-    let table = &buffers.rounding;
-    let random = pass.rounding.map(|rounding| Random { table, offset: rounding.offset(first), turn: 0 });
     if narrow {
-        pass.param.store(range.clone(), &buffers.param[..range.len()], random, isa);
+        pass.param.store(range.clone(), &buffers.param.get(R::zero())[..n], random, isa);
     }
 
     if pass.follow.iter().all(Option::is_none) && pass.copy.is_none() {
@@ -296,14 +318,14 @@ fn block<R: Real, Q: Rule<R, N>, const N: usize>(
     let mut pulled = false;
     for follow in pass.follow.iter_mut().flatten() {
         let slot = &mut follow.slot[range.clone()];
-        isa.run(Following { param, slot, share: follow.share, pull: follow.pull, keep: keep.map(|(bits, _)| bits) });
+        isa.run(Following { param, slot, share: follow.share, pull: follow.pull, keep: keep.map(|(lanes, _)| lanes) });
         pulled |= follow.pull;
     }
     if let Some(copy) = &mut pass.copy {
         copy.store(range.clone(), param, None, isa);
     }
     if pulled && narrow {
-        pass.param.store(range.clone(), &buffers.param[..range.len()], random, isa);
+        pass.param.store(range.clone(), &buffers.param.get(R::zero())[..n], random, isa);
     }
 }
 
@@ -313,7 +335,7 @@ struct Following<'a, R> {
     slot: &'a mut [R],
     share: R,
     pull: bool,
-    keep: Option<Bits<'a>>,
+    keep: Option<&'a [u32]>,
 }
 
 impl<R: Real> Kernel for Following<'_, R> {
@@ -324,16 +346,14 @@ impl<R: Real> Kernel for Following<'_, R> {
         let Self { param, slot, share, pull, keep } = self;
         for (p, s) in param.iter_mut().zip(&mut *slot) {
             *s = *s + share * (*p - *s);
-            if pull {
-                *p = *s;
+        }
+        if let Some(lanes) = keep {
+            for (s, &lane) in slot.iter_mut().zip(lanes) {
+                *s = if lane != 0 { *s } else { R::zero() };
             }
         }
-        if let Some(keep) = keep {
-            for (word, range) in keep.words() {
-                for (i, s) in slot[range].iter_mut().enumerate() {
-                    *s = if word >> i & 1 == 1 { *s } else { R::zero() };
-                }
-            }
+        if pull {
+            param.copy_from_slice(slot);
         }
     }
 }

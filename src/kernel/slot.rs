@@ -1,7 +1,7 @@
 //! A slot of optimizer state in the form it is kept in: as it is, in 16 bits, or in 8-bit blocks.
 
 use super::{
-    any::BLOCK,
+    any::{BLOCK, Buffer},
     block8::{Decode, Encode, GROUP, Sign},
     isa::Isa,
     random::Random,
@@ -59,13 +59,14 @@ impl<'a, R: Real> SlotMut<'a, R> {
     }
 
     /// The numbers of a block: themselves where they are `R`, else put into `buffer`, to be [stored](Self::store).
-    pub(crate) fn load<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut [R; BLOCK], isa: Isa) -> &'b mut [R] {
+    pub(crate) fn load<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut Buffer<R>, isa: Isa) -> &'b mut [R] {
         match self {
             Self::Any(any) => any.load(range, buffer, isa),
             Self::Block8 { codes, exponents, sign } => {
                 let (exponents, n) = (&exponents[groups(&range)], range.len());
-                isa.run(Decode { codes: &codes[range], exponents, sign: *sign, values: buffer });
-                &mut buffer[..n]
+                let values = buffer.get(R::zero());
+                isa.run(Decode { codes: &codes[range], exponents, sign: *sign, values });
+                &mut values[..n]
             }
         }
     }
