@@ -4,6 +4,7 @@ use lapidary::Isa;
 
 /// Elements that share a word of a mask.
 const WORD: usize = 64;
+const TILE: usize = 1024;
 
 /// What a step of so many rewritten arrays moves: reads the gradient, rewrites parameter and state in place, and, where `mask` and
 /// `copy` are not empty, reads a bit and writes 16 bits of the first array for each element.
@@ -67,15 +68,29 @@ fn rewrite<const N: usize>(streams: Streams<'_, N>) {
         return;
     }
     assert_eq!((mask.len(), copy.len()), (read.len().div_ceil(WORD), read.len()));
-    for ((word, copy), first) in mask.iter().zip(copy.chunks_mut(WORD)).zip((0..).step_by(WORD)) {
+    // Tiles of the first-level cache.
+    for ((words, copy), first) in mask.chunks(TILE / WORD).zip(copy.chunks_mut(TILE)).zip((0..).step_by(TILE)) {
+        let share = if words.iter().fold(0, |any, word| any | word) == 0 { 0.25 } else { 0.5 };
         let range = first..first + copy.len();
-        let (read, mut arrays) = (&read[range.clone()], arrays.each_mut().map(|array| &mut array[range.clone()]));
-        let share = if *word == 0 { 0.25 } else { 0.5 };
-        for (i, copy) in copy.iter_mut().enumerate() {
-            for array in &mut arrays {
-                array[i] = array[i] * share + read[i];
-            }
-            *copy = (arrays[0][i].to_bits() >> 16) as u16;
+        for array in &mut arrays {
+            scale_add(&mut array[range.clone()], share, &read[range.clone()]);
         }
+        narrow(&arrays[0][range], copy);
+    }
+}
+
+// What is borrowed by an argument is known not to overlap.
+
+#[inline(always)]
+fn scale_add(array: &mut [f32], share: f32, read: &[f32]) {
+    for (x, r) in array.iter_mut().zip(read) {
+        *x = *x * share + r;
+    }
+}
+
+#[inline(always)]
+fn narrow(array: &[f32], copy: &mut [u16]) {
+    for (half, x) in copy.iter_mut().zip(array) {
+        *half = (x.to_bits() >> 16) as u16;
     }
 }
