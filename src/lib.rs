@@ -70,7 +70,8 @@
 //! | `ndarray` | yes | `ndarray` arrays and views as tensors |
 //! | `rayon` | yes | kernels use the caller's rayon pool |
 //! | `linalg` | no | matrix products by `faer`: the optimizer `Muon` |
-//! | `safetensors` | no | checkpoints of training, `format::checkpoint` |
+//! | `safetensors` | no | checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
+//! | `pytorch` | no | PyTorch's optimizer state as `torch.save` writes it, by `pytorch-reader` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]

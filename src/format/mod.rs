@@ -6,6 +6,8 @@ mod gaps;
 pub mod packed;
 #[cfg(feature = "safetensors")]
 mod tensors;
+#[cfg(feature = "safetensors")]
+pub mod torch;
 
 use crate::error::{Error, Result};
 use std::{

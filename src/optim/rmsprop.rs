@@ -121,7 +121,9 @@ const MEAN: &str = "grad_avg";
 
 impl<T: Element> Optimizer<T> for RmsProp {
     fn schema(&self, shape: &[usize]) -> Schema {
-        let schema = Schema::new("RmsProp");
+        // The momentum of Keras is not that of PyTorch: the rate is baked in.
+        let keras = self.convention == Convention::Keras && self.momentum > 0.0;
+        let schema = Schema::new(if keras { "RmsProp (Keras)" } else { "RmsProp" });
         // The variance, a difference, needs all bits of both.
         let schema = if self.centered { schema.slot(SQUARE, shape, 0.0) } else { schema.squares(SQUARE, shape, 0.0) };
         let schema = if self.momentum > 0.0 { schema.moment(BUFFER, shape, 0.0) } else { schema };

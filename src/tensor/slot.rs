@@ -183,7 +183,7 @@ impl SlotValues {
     }
 
     /// Replaces the numbers, as many, rounded to nearest.
-    fn refill(&mut self, numbers: impl Iterator<Item = f64>) {
+    pub(crate) fn refill(&mut self, numbers: impl Iterator<Item = f64>) {
         match self {
             Self::Full(Values::F32(values)) => {
                 values.iter_mut().zip(numbers).for_each(|(x, number)| *x = number as f32)
