@@ -25,7 +25,10 @@ impl<T: Copy> Buffer<T> {
 
     /// The room, filled with `fill` when it is new.
     pub(crate) fn get(&mut self, fill: T) -> &mut [T; BLOCK] {
-        &mut self.0.get_or_insert_with(|| Lines([fill; BLOCK])).0
+        match &mut self.0 {
+            Some(lines) => &mut lines.0,
+            empty => &mut empty.insert(Lines([fill; BLOCK])).0,
+        }
     }
 }
 

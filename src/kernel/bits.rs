@@ -32,7 +32,7 @@ impl<'a> Bits<'a> {
     }
 
     /// For each element of a range that starts at a word, 1 where it is kept, else 0: what vectors of numbers are selected by.
-    pub(crate) fn lanes<'b>(self, range: Range<usize>, lanes: &'b mut [u32; BLOCK], isa: Isa) -> &'b [u32] {
+    pub(crate) fn lanes(self, range: Range<usize>, lanes: &mut [u32; BLOCK], isa: Isa) -> &[u32] {
         let n = range.len();
         isa.run(Lanes { words: &self.words[range.start / WORD..range.end.div_ceil(WORD)], lanes });
         &lanes[..n]
