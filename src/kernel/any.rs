@@ -1,16 +1,13 @@
 //! Slices of a type chosen at run time: cut in two, and read or written a block at a time.
 
-use super::{
-    isa::{Isa, Kernel},
-    random::{self, Random},
-};
+use super::random::{self, Random};
 use crate::element::{AnyCow, AnySlice, AnySliceMut, Element, Real};
 use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
 
-/// Elements that are worked on together: what is widened or decoded for them stays in the first-level cache, and there are enough
-/// of them that the end of one stage and the start of the next do not count.
-pub(crate) const BLOCK: usize = 1024;
+/// Elements that are worked on together: what is widened or decoded for them stays in the first-level cache, and there are so few
+/// that memory is asked for the next ones while these are computed. 8-bit numbers share an exponent by as many.
+pub(crate) const BLOCK: usize = 256;
 
 /// Room for one block, made when it is first needed. It begins at a cache line, so that no vector lies across two.
 pub(crate) struct Buffer<T>(Option<Lines<T>>);
@@ -24,6 +21,7 @@ impl<T: Copy> Buffer<T> {
     }
 
     /// The room, filled with `fill` when it is new.
+    #[inline(always)]
     pub(crate) fn get(&mut self, fill: T) -> &mut [T; BLOCK] {
         match &mut self.0 {
             Some(lines) => &mut lines.0,
@@ -77,26 +75,29 @@ impl<'a, R: Real> AnySlice<'a, R> {
         }
     }
 
-    /// At most [`BLOCK`] elements, widened into `buffer` unless they are `R` already.
-    pub(crate) fn load<'b>(&self, range: Range<usize>, buffer: &'b mut Buffer<R>, isa: Isa) -> &'b [R]
-    where
-        'a: 'b,
-    {
-        if let Self::Real(values) = self {
-            return &values[range];
-        }
-        let buffer = &mut buffer.get(R::zero())[..range.len()];
+    /// The elements of a block, where they are `R` and there are as many.
+    #[inline(always)]
+    pub(crate) fn place(&self, range: Range<usize>) -> Option<&'a [R; BLOCK]> {
         match self {
-            Self::Real(values) => buffer.copy_from_slice(&values[range]),
-            Self::F16(values) => {
-                let mut wide = [0f32; BLOCK];
-                let wide = &mut wide[..buffer.len()];
-                values[range].convert_to_f32_slice(wide);
-                isa.run(Widen { from: wide, to: buffer });
-            }
-            Self::Bf16(values) => isa.run(Widen { from: &values[range], to: buffer }),
+            Self::Real(values) => values[range].try_into().ok(),
+            _ => None,
         }
-        buffer
+    }
+
+    /// Puts the elements of a block, or fewer at the end, into the first of `values`.
+    #[inline(always)]
+    pub(crate) fn load(&self, range: Range<usize>, values: &mut [R; BLOCK]) {
+        let values = &mut values[..range.len()];
+        match self {
+            Self::Real(real) => values.copy_from_slice(&real[range]),
+            Self::F16(half) => {
+                let mut wide = [0f32; BLOCK];
+                let wide = &mut wide[..range.len()];
+                half[range].convert_to_f32_slice(wide);
+                widen(wide, values);
+            }
+            Self::Bf16(half) => widen(&half[range], values),
+        }
     }
 }
 
@@ -123,85 +124,66 @@ impl<R: Real> AnySliceMut<'_, R> {
         }
     }
 
-    /// At most [`BLOCK`] elements: themselves where they are `R`, else widened into `buffer`, to be [stored](Self::store).
-    pub(crate) fn load<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut Buffer<R>, isa: Isa) -> &'b mut [R] {
-        if let Self::Real(values) = self {
-            return &mut values[range];
-        }
-        let n = range.len();
-        self.as_any().load(range, buffer, isa);
-        &mut buffer.get(R::zero())[..n]
+    /// Whether the elements of a block are worked on where they are: they are `R`, and there are as many.
+    #[inline(always)]
+    pub(crate) fn in_place(&self, range: &Range<usize>) -> bool {
+        matches!(self, Self::Real(_)) && range.len() == BLOCK
     }
 
-    /// Rounds `values` into the elements of a range, to nearest, or stochastically where there are random bits; to `f32` and
-    /// `f64` they are copied.
-    pub(crate) fn store(&mut self, range: Range<usize>, values: &[R], random: Option<Random<'_>>, isa: Isa) {
+    /// Where the elements of a block are worked on; if that is `buffer`, they were [loaded](AnySlice::load) and are to be
+    /// [stored](Self::store).
+    #[inline(always)]
+    pub(crate) fn place<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut Buffer<R>) -> &'b mut [R; BLOCK] {
+        match self {
+            Self::Real(values) => match (&mut values[range]).try_into() {
+                Ok(values) => values,
+                Err(_) => buffer.get(R::zero()),
+            },
+            _ => buffer.get(R::zero()),
+        }
+    }
+
+    /// Rounds the first of `values` into the elements of a range, to nearest, or stochastically where there are random bits; to
+    /// `f32` and `f64` they are copied.
+    #[inline(always)]
+    pub(crate) fn store(&mut self, range: Range<usize>, values: &[R; BLOCK], random: Option<Random<'_>>) {
+        let values = &values[..range.len()];
         match self {
             Self::Real(real) => real[range].copy_from_slice(values),
             Self::F16(half) => match random {
-                Some(random) => isa.run(Round { from: values, to: &mut half[range], random, round: random::to_f16 }),
+                Some(random) => round(values, &mut half[range], random, random::to_f16),
                 None => {
                     let mut wide = [0f32; BLOCK];
-                    let wide = &mut wide[..values.len()];
-                    isa.run(Narrow { from: values, to: wide });
+                    let wide = &mut wide[..range.len()];
+                    narrow(values, wide);
                     half[range].convert_from_f32_slice(wide);
                 }
             },
             Self::Bf16(half) => match random {
-                Some(random) => isa.run(Round { from: values, to: &mut half[range], random, round: random::to_bf16 }),
-                None => isa.run(Narrow { from: values, to: &mut half[range] }),
+                Some(random) => round(values, &mut half[range], random, random::to_bf16),
+                None => narrow(values, &mut half[range]),
             },
         }
     }
 }
 
-struct Widen<'a, T, R> {
-    from: &'a [T],
-    to: &'a mut [R],
-}
-
-impl<T: Element<Real = f32>, R: Real> Kernel for Widen<'_, T, R> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for (to, from) in self.to.iter_mut().zip(self.from) {
-            *to = R::from_single(from.to_real());
-        }
+#[inline(always)]
+fn widen<T: Element<Real = f32>, R: Real>(from: &[T], to: &mut [R]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = R::from_single(from.to_real());
     }
 }
 
-struct Narrow<'a, R, T> {
-    from: &'a [R],
-    to: &'a mut [T],
-}
-
-impl<R: Real, T: Element<Real = f32>> Kernel for Narrow<'_, R, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for (to, from) in self.to.iter_mut().zip(self.from) {
-            *to = T::from_real(from.to_single());
-        }
+#[inline(always)]
+fn narrow<R: Real, T: Element<Real = f32>>(from: &[R], to: &mut [T]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = T::from_real(from.to_single());
     }
 }
 
-struct Round<'a, R, T, F> {
-    from: &'a [R],
-    to: &'a mut [T],
-    random: Random<'a>,
-    round: F,
-}
-
-impl<R: Real, T, F: Fn(f32, u32) -> T> Kernel for Round<'_, R, T, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let random = self.random;
-        for ((to, from), &entry) in self.to.iter_mut().zip(self.from).zip(random.table) {
-            *to = (self.round)(from.to_single(), random.of(entry));
-        }
+#[inline(always)]
+fn round<R: Real, T>(from: &[R], to: &mut [T], random: Random<'_>, round: impl Fn(f32, u32) -> T) {
+    for ((to, from), &entry) in to.iter_mut().zip(from).zip(random.table) {
+        *to = round(from.to_single(), random.of(entry));
     }
 }

@@ -31,11 +31,20 @@ impl<'a> Bits<'a> {
         (Self::new(left, mid), Self::new(right, self.len - mid))
     }
 
-    /// For each element of a range that starts at a word, 1 where it is kept, else 0: what vectors of numbers are selected by.
-    pub(crate) fn lanes(self, range: Range<usize>, lanes: &mut [u32; BLOCK], isa: Isa) -> &[u32] {
-        let n = range.len();
-        isa.run(Lanes { words: &self.words[range.start / WORD..range.end.div_ceil(WORD)], lanes });
-        &lanes[..n]
+    /// Puts 1 for each element of a block that is kept and else 0 into `lanes`: what vectors of numbers are selected by.
+    #[inline(always)]
+    pub(crate) fn lanes(self, range: Range<usize>, lanes: &mut [u32; BLOCK]) -> &[u32; BLOCK] {
+        let words = &self.words[range.start / WORD..range.end.div_ceil(WORD)];
+        for (word, lanes) in words.iter().zip(lanes.as_chunks_mut::<WORD>().0) {
+            // Halves, so that a lane has as many bits as it is made from.
+            let (low, high) = lanes.split_at_mut(HALF);
+            for (half, lanes) in [*word as u32, (*word >> HALF) as u32].into_iter().zip([low, high]) {
+                for (i, lane) in lanes.iter_mut().enumerate() {
+                    *lane = half >> i & 1;
+                }
+            }
+        }
+        lanes
     }
 
     /// Each word and the elements it speaks of; those of a last, partial word start at its lowest bit.
@@ -43,27 +52,6 @@ impl<'a> Bits<'a> {
     pub(crate) fn words(self) -> impl Iterator<Item = (u64, Range<usize>)> + use<'a> {
         let len = self.len;
         self.words.iter().enumerate().map(move |(i, &word)| (word, i * WORD..len.min((i + 1) * WORD)))
-    }
-}
-
-/// A lane a bit.
-struct Lanes<'a> {
-    words: &'a [u64],
-    lanes: &'a mut [u32; BLOCK],
-}
-
-impl Kernel for Lanes<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        // Halves, so that a lane has as many bits as it is made from.
-        let halves = self.words.iter().flat_map(|&word| [word as u32, (word >> 32) as u32]);
-        for (half, lanes) in halves.zip(self.lanes.as_chunks_mut::<HALF>().0) {
-            for (i, lane) in lanes.iter_mut().enumerate() {
-                *lane = half >> i & 1;
-            }
-        }
     }
 }
 

@@ -13,16 +13,15 @@
 //! that moves by less than half a step each time would not move at all. An unsigned code of a number above 0 is never 0:
 //! a second moment of 0 under a first one that is not would make a huge step.
 
-use super::{any::BLOCK, isa::Kernel, random::Random};
+use super::{
+    any::BLOCK,
+    random::{self, Random},
+};
 use crate::element::Real;
 
-/// Numbers that share an exponent.
-pub(crate) const GROUP: usize = 256;
-/// Bits of an `f32` below a code's mantissa.
-const DROPPED: u32 = 20;
+/// Bits of an `f32` below a code's mantissa; as many random ones are added before they are dropped.
+const DROPPED: u32 = random::BITS;
 const MAGNITUDE: u32 = 0x7fff_ffff;
-/// All of them: what is added to a number before they are dropped is at most this.
-const ROUNDING: u32 = (1 << DROPPED) - 1;
 
 /// Which numbers a code can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,69 +47,42 @@ impl Sign {
     }
 }
 
-/// Writes the codes of the first of `values`, as many as there are codes, and each group's exponent. Random bits decide the
+/// Writes the codes of the first of `values`, as many as there are codes, and tells their exponent. Random bits decide the
 /// rounding.
-pub(crate) struct Encode<'a, R> {
-    pub(crate) values: &'a [R; BLOCK],
-    pub(crate) random: Random<'a>,
-    pub(crate) sign: Sign,
-    pub(crate) codes: &'a mut [u8],
-    pub(crate) exponents: &'a mut [u8],
-}
-
-impl<R: Real> Kernel for Encode<'_, R> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { values, random, sign, codes, exponents } = self;
-        let groups = values.as_chunks::<GROUP>().0.iter().zip(random.table.as_chunks::<GROUP>().0);
-        for ((exponent, codes), (values, table)) in exponents.iter_mut().zip(codes.chunks_mut(GROUP)).zip(groups) {
-            *exponent = encode_group(values, table, random, sign, codes);
-        }
-    }
-}
-
 #[inline(always)]
-fn encode_group<R: Real>(
-    values: &[R; GROUP],
-    table: &[u32; GROUP],
-    random: Random<'_>,
-    sign: Sign,
-    codes: &mut [u8],
-) -> u8 {
+pub(crate) fn encode<R: Real>(values: &[R; BLOCK], random: Random<'_>, sign: Sign, codes: &mut [u8]) -> u8 {
     let n = codes.len();
     // A loop of known length leaves no few over; what lies beyond the end does not count.
-    let largest = if n == GROUP { largest(values) } else { largest(&values[..n]) };
+    let largest = if n == BLOCK { largest(values) } else { largest(&values[..n]) };
     // The largest may be rounded up to the next power of two; not to infinity, and a NaN not beyond.
-    let up = largest.saturating_add(ROUNDING) >> 23;
-    let (exponent, rounding) = if up < 255 { (up as u8, ROUNDING) } else { ((largest >> 23) as u8, 0) };
-    // From here on in 16 bits: twice as many at a time.
-    let mut halves = Halves([0; GROUP]);
-    for ((half, x), &entry) in halves.0.iter_mut().zip(values).zip(table) {
-        let rounded = x.to_single().to_bits().wrapping_add(random.of(entry) & rounding);
-        *half = (rounded >> 16) as u16;
-    }
-    let mut whole = Codes([0; GROUP]);
+    let up = largest.saturating_add((1 << DROPPED) - 1) >> 23;
+    let (exponent, random) = if up < 255 { (up as u8, random) } else { ((largest >> 23) as u8, Random::NONE) };
     let base = sign.base(exponent);
-    let (down, up) = (base.max(0) as u16, (-base).max(0) as u16);
+    let floor = base.max(0) as u32;
+    let mut room = [0; BLOCK];
+    let whole = match <&mut [u8; BLOCK]>::try_from(&mut *codes) {
+        Ok(codes) => codes,
+        Err(_) => &mut room,
+    };
     match sign {
         Sign::Signed => {
-            for (code, &half) in whole.0.iter_mut().zip(&halves.0) {
-                let magnitude = ((half & 0x7fff) >> 4).saturating_sub(down).wrapping_add(up);
-                *code = (magnitude | half >> 8 & 0x80) as u8;
+            for ((code, x), &entry) in whole.iter_mut().zip(values).zip(random.table) {
+                let rounded = x.to_single().to_bits().wrapping_add(random.of(entry));
+                let magnitude = ((rounded & MAGNITUDE) >> DROPPED).max(floor).wrapping_sub(base as u32);
+                *code = (magnitude | rounded >> 24 & 0x80) as u8;
             }
         }
         Sign::NonNegative => {
-            for (code, &half) in whole.0.iter_mut().zip(&halves.0) {
-                let magnitude = ((half & 0x7fff) >> 4).saturating_sub(down).wrapping_add(up);
-                *code = magnitude.max(half.min(1)) as u8;
+            for ((code, x), &entry) in whole.iter_mut().zip(values).zip(random.table) {
+                let bits = x.to_single().to_bits() & MAGNITUDE;
+                let rounded = bits.wrapping_add(random.of(entry));
+                let magnitude = (rounded >> DROPPED).max(floor + 1).wrapping_sub(base as u32);
+                *code = if bits == 0 { 0 } else { magnitude as u8 };
             }
         }
     }
-    match <&mut [u8; GROUP]>::try_from(&mut *codes) {
-        Ok(codes) => *codes = whole.0,
-        Err(_) => codes.copy_from_slice(&whole.0[..n]),
+    if n < BLOCK {
+        codes.copy_from_slice(&room[..n]);
     }
     exponent
 }
@@ -125,58 +97,29 @@ fn largest<R: Real>(values: &[R]) -> u32 {
     largest
 }
 
-/// The high halves of `f32` numbers.
-#[repr(align(64))]
-struct Halves([u16; GROUP]);
-
-#[repr(align(64))]
-struct Codes([u8; GROUP]);
-
-/// Puts the numbers of the codes of some groups into the first of `values`.
-pub(crate) struct Decode<'a, R> {
-    pub(crate) codes: &'a [u8],
-    pub(crate) exponents: &'a [u8],
-    pub(crate) sign: Sign,
-    pub(crate) values: &'a mut [R; BLOCK],
-}
-
-impl<R: Real> Kernel for Decode<'_, R> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let groups = self.values.as_chunks_mut::<GROUP>().0;
-        for ((codes, &exponent), values) in self.codes.chunks(GROUP).zip(self.exponents).zip(groups) {
-            match <&[u8; GROUP]>::try_from(codes) {
-                Ok(codes) => decode_group(codes, exponent, self.sign, values),
-                Err(_) => {
-                    let mut whole = [0; GROUP];
-                    whole[..codes.len()].copy_from_slice(codes);
-                    decode_group(&whole, exponent, self.sign, values);
-                }
-            }
-        }
-    }
-}
-
+/// Puts the numbers of the codes, of one exponent, into the first of `values`.
 #[inline(always)]
-fn decode_group<R: Real>(codes: &[u8; GROUP], exponent: u8, sign: Sign, values: &mut [R; GROUP]) {
+pub(crate) fn decode<R: Real>(codes: &[u8], exponent: u8, sign: Sign, values: &mut [R; BLOCK]) {
+    let mut room = [0; BLOCK];
+    let whole = match <&[u8; BLOCK]>::try_from(codes) {
+        Ok(codes) => codes,
+        Err(_) => {
+            room[..codes.len()].copy_from_slice(codes);
+            &room
+        }
+    };
     let base = sign.base(exponent);
-    let mut halves = Halves([0; GROUP]);
     match sign {
         Sign::Signed => {
-            for (x, &code) in halves.0.iter_mut().zip(codes) {
-                *x = half(code, base, Sign::Signed);
+            for (x, &code) in values.iter_mut().zip(whole) {
+                *x = R::from_single(f32::from_bits(number(code, base, Sign::Signed)));
             }
         }
         Sign::NonNegative => {
-            for (x, &code) in halves.0.iter_mut().zip(codes) {
-                *x = half(code, base, Sign::NonNegative);
+            for (x, &code) in values.iter_mut().zip(whole) {
+                *x = R::from_single(f32::from_bits(number(code, base, Sign::NonNegative)));
             }
         }
-    }
-    for (x, &half) in values.iter_mut().zip(&halves.0) {
-        *x = R::from_single(f32::from_bits(u32::from(half) << 16));
     }
 }
 
@@ -188,17 +131,18 @@ pub(crate) fn valid(codes: &[u8], exponent: u8, sign: Sign) -> bool {
 
 /// The number of one code in a block of this exponent.
 pub(crate) fn decode_one(code: u8, exponent: u8, sign: Sign) -> f32 {
-    f32::from_bits(u32::from(half(code, sign.base(exponent), sign)) << 16)
+    f32::from_bits(number(code, sign.base(exponent), sign))
 }
 
-/// The high half of the number of one code.
+/// The bits of the number of one code.
 #[inline(always)]
-fn half(code: u8, base: i32, sign: Sign) -> u16 {
-    let (code, top) = (u16::from(code), sign.top() as u16);
-    let magnitude = code & top;
-    let bits = magnitude.wrapping_add(base as u16) << 4;
-    let bits = if magnitude == 0 { 0 } else { bits };
-    bits | (code & !top) << 8
+fn number(code: u8, base: i32, sign: Sign) -> u32 {
+    // The sign is extended to the highest bit, and is not part of the magnitude.
+    let bits = match sign {
+        Sign::Signed => (i32::from(code.cast_signed()) << DROPPED).cast_unsigned() & 0x87f0_0000,
+        Sign::NonNegative => u32::from(code) << DROPPED,
+    };
+    if bits & MAGNITUDE == 0 { bits } else { bits.wrapping_add((base << DROPPED).cast_unsigned()) }
 }
 
 #[cfg(test)]
@@ -209,20 +153,20 @@ mod tests {
     fn round_trip(values: &[f32], bits: u32, sign: Sign) -> (Vec<u8>, u8, Vec<f32>) {
         let mut block = [f32::NAN; BLOCK];
         block[..values.len()].copy_from_slice(values);
-        let (mut codes, mut exponents) = (vec![0; values.len()], [0]);
-        let random = Random { table: &[bits; BLOCK], offset: 0, turn: 0 };
-        Encode { values: &block, random, sign, codes: &mut codes, exponents: &mut exponents }.run();
-        assert!(valid(&codes, exponents[0], sign));
+        let mut codes = vec![0; values.len()];
+        let random = Random { table: &[bits; BLOCK], offset: 0 };
+        let exponent = encode(&block, random, sign, &mut codes);
+        assert!(valid(&codes, exponent, sign));
         let mut back = [0f32; BLOCK];
-        Decode { codes: &codes, exponents: &exponents, sign, values: &mut back }.run();
-        (codes, exponents[0], back[..values.len()].to_vec())
+        decode(&codes, exponent, sign, &mut back);
+        (codes, exponent, back[..values.len()].to_vec())
     }
 
     proptest! {
         #[test]
         fn each_number_is_within_an_eighth(
-            values in prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO, 1..=GROUP),
-            bits: u32,
+            values in prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO, 1..=BLOCK),
+            bits in 0..1u32 << DROPPED,
         ) {
             let largest = values.iter().fold(0f32, |a, x| a.max(x.abs()));
             for sign in [Sign::Signed, Sign::NonNegative] {
@@ -262,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_stays_so() {
-        for bits in [0, u32::MAX] {
+        for bits in [0, (1 << DROPPED) - 1] {
             let (_, _, back) = round_trip(
                 &[f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1.0, f32::from_bits(u32::MAX)],
                 bits,

@@ -1,9 +1,6 @@
 //! A gradient as it is read: of any type, multiplied by a factor, limited.
 
-use super::{
-    any::Buffer,
-    isa::{Isa, Kernel},
-};
+use super::any::{BLOCK, Buffer};
 use crate::element::{AnySlice, Real};
 use std::ops::Range;
 
@@ -62,50 +59,28 @@ impl<'a, R: Real> GradRef<'a, R> {
         }
     }
 
-    /// At most a block of numbers, in `buffer` unless they are there as they should be.
-    pub(crate) fn load<'b>(&self, range: Range<usize>, buffer: &'b mut Buffer<R>, isa: Isa) -> &'b [R]
+    /// The numbers of a block, or fewer at the end: in `buffer` unless they are there as they should be.
+    #[inline(always)]
+    pub(crate) fn load<'b>(&self, range: Range<usize>, buffer: &'b mut Buffer<R>) -> &'b [R; BLOCK]
     where
         'a: 'b,
     {
-        if self.untreated() {
-            return self.values.load(range, buffer, isa);
-        }
-        let n = range.len();
-        let from = match self.values {
-            AnySlice::Real(values) => Some(&values[range]),
-            _ => {
-                self.values.load(range, buffer, isa);
-                None
-            }
-        };
-        let to = &mut buffer.get(R::zero())[..n];
-        isa.run(Treated { grad: *self, from, to: &mut *to });
-        to
-    }
-}
-
-/// What is done to each number, in place where there is no `from`.
-struct Treated<'a, R> {
-    grad: GradRef<'a, R>,
-    from: Option<&'a [R]>,
-    to: &'a mut [R],
-}
-
-impl<R: Real> Kernel for Treated<'_, R> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        match self.from {
-            Some(from) => {
-                for (to, &from) in self.to.iter_mut().zip(from) {
-                    *to = self.grad.treated(from);
+        match self.values.place(range.clone()) {
+            Some(values) if self.untreated() => values,
+            Some(values) => {
+                let treated = buffer.get(R::zero());
+                for (treated, &grad) in treated.iter_mut().zip(values) {
+                    *treated = self.treated(grad);
                 }
+                treated
             }
             None => {
-                for x in self.to {
-                    *x = self.grad.treated(*x);
+                let values = buffer.get(R::zero());
+                self.values.load(range, values);
+                for grad in &mut *values {
+                    *grad = self.treated(*grad);
                 }
+                values
             }
         }
     }

@@ -1,20 +1,21 @@
 //! Random bits that depend on a seed, a step and an element's index alone, and rounding by them.
 //!
 //! The generator is frozen. With `fmix32` and `fmix64`, the finalizers of MurmurHash3 (A. Appleby, public domain), and
-//! `s = seed ^ fmix64(step + 1)`, the 32 bits of element `i` are
+//! `s = seed ^ fmix64(step + 1)`, the 20 bits of element `i` for the rounding number `k` of a step are
 //!
 //! ```text
-//! fmix32(low(fmix64(s)) + i mod 1024) + high(fmix64(s + 1 + i div 1024))        modulo 2^32
+//! fmix32(low(fmix64(s)) + 256 k + i mod 256) div 2^12  xor  fmix64(s + 1 + i div 256) div 2^(44 - 20 (k mod 3)) mod 2^20
 //! ```
 //!
-//! where `low` and `high` are the halves. So the bits are the same on any number of threads, a resumed run goes on with those
-//! it would have had, and but for one addition an element they come from a table made once a step.
+//! where `low` is the lower half, and sums are modulo 2^32 and 2^64. So the bits are the same on any number of threads, a resumed run goes on with
+//! those it would have had, and but for one operation an element they come from a table made once a step.
 
-use super::{
-    any::BLOCK,
-    isa::{Isa, Kernel},
-};
+use super::any::BLOCK;
 use half::{bf16, f16};
+
+/// Random bits of an element: what an `f32` has more than the mantissa of 3 bits.
+pub(crate) const BITS: u32 = 20;
+const MASK: u32 = (1 << BITS) - 1;
 
 /// The part of the bits that is the same for all blocks.
 pub(crate) type Table = [u32; BLOCK];
@@ -24,15 +25,16 @@ pub(crate) type Table = [u32; BLOCK];
 pub(crate) struct Random<'a> {
     pub(crate) table: &'a Table,
     pub(crate) offset: u32,
-    /// How often others of the bits were brought up, for rounding once more.
-    pub(crate) turn: u32,
 }
 
 impl Random<'_> {
+    /// Nothing is rounded up.
+    pub(crate) const NONE: Self = Random { table: &[0; BLOCK], offset: 0 };
+
     /// The bits that a number of the table makes.
     #[inline(always)]
     pub(crate) fn of(&self, entry: u32) -> u32 {
-        entry.wrapping_add(self.offset).rotate_left(12 * self.turn)
+        entry ^ self.offset
     }
 }
 
@@ -64,45 +66,35 @@ impl Stream {
         Self(seed ^ fmix64(step.wrapping_add(1)))
     }
 
-    /// Puts the part that is the same for all blocks into the start of a table.
-    pub(crate) fn fill(self, table: &mut [u32], isa: Isa) {
-        isa.run(Fill { key: fmix64(self.0) as u32, table });
-    }
-
-    /// What the block of the elements from `first` on, a multiple of [`BLOCK`], adds.
-    pub(crate) fn offset(self, first: u64) -> u32 {
-        (fmix64(self.0.wrapping_add(1 + first / BLOCK as u64)) >> 32) as u32
-    }
-}
-
-struct Fill<'a> {
-    key: u32,
-    table: &'a mut [u32],
-}
-
-impl Kernel for Fill<'_> {
-    type Output = ();
-
+    /// Puts the part that is the same for all blocks, for the rounding number `turn`, into a table.
     #[inline(always)]
-    fn run(self) {
-        for (i, entry) in self.table.iter_mut().enumerate() {
-            *entry = fmix32(self.key.wrapping_add(i as u32));
+    pub(crate) fn fill(self, turn: usize, table: &mut Table) {
+        let key = (fmix64(self.0) as u32).wrapping_add((turn * BLOCK) as u32);
+        for (i, entry) in table.iter_mut().enumerate() {
+            *entry = fmix32(key.wrapping_add(i as u32)) >> (u32::BITS - BITS);
         }
     }
+
+    /// The bits of the block of the elements from `first` on, a multiple of [`BLOCK`].
+    #[inline(always)]
+    pub(crate) fn bits(self, turn: usize, first: u64, table: &Table) -> Random<'_> {
+        let hash = fmix64(self.0.wrapping_add(1 + first / BLOCK as u64));
+        Random { table, offset: (hash >> (44 - BITS as usize * (turn % 3))) as u32 & MASK }
+    }
 }
 
-/// Rounds to one of the two neighbours, the nearer one the more often, so that the mean is `x`: by the high 16 of `bits`.
+/// Rounds to one of the two neighbours, the nearer one the more often, so that the mean is `x`: by the high 16 of the [`BITS`].
 /// What is not finite stays so; what is beyond the largest number is rounded to nearest.
 #[inline(always)]
 pub(crate) fn to_bf16(x: f32, bits: u32) -> bf16 {
     const INFINITY: u32 = f32::INFINITY.to_bits();
     let size = x.to_bits() & 0x7fff_ffff;
-    let moved = size.wrapping_add(bits >> 16);
+    let moved = size.wrapping_add(bits >> (BITS - 16));
     let truncated = bf16::from_bits((moved >> 16) as u16 | ((x.to_bits() >> 16) as u16 & 0x8000));
     if size < INFINITY && moved < INFINITY { truncated } else { bf16::from_f32(x) }
 }
 
-/// As [`to_bf16`], by the high 13 of `bits`, or 24 of them for a subnormal.
+/// As [`to_bf16`], by the high 13 of the bits, or all of them for a subnormal.
 #[inline(always)]
 pub(crate) fn to_f16(x: f32, bits: u32) -> f16 {
     const SMALLEST_NORMAL: f32 = 6.103_515_6e-5; // 2^-14
@@ -110,9 +102,9 @@ pub(crate) fn to_f16(x: f32, bits: u32) -> f16 {
     let size = x.abs();
     let code = if size < SMALLEST_NORMAL {
         // In units of the subnormals' distance, 2^-24: exact, and the sum is truncated once.
-        (f64::from(size) * 16_777_216.0 + f64::from(bits >> 8) / 16_777_216.0) as u32
+        (f64::from(size) * 16_777_216.0 + f64::from(bits) / 1_048_576.0) as u32
     } else {
-        ((size.to_bits() + (bits >> 19)) >> 13).wrapping_sub((127 - 15) << 10)
+        ((size.to_bits() + (bits >> (BITS - 13))) >> 13).wrapping_sub((127 - 15) << 10)
     };
     if size < f16::MAX.to_f32() { f16::from_bits(code as u16 | sign) } else { f16::from_f32(x) }
 }
@@ -127,15 +119,16 @@ mod tests {
         assert_eq!((fmix32(0), fmix32(1)), (0, 0x514e_28b7));
         assert_eq!((fmix64(0), fmix64(1)), (0, 0xb456_bcfc_34c2_cb2c));
         let stream = Stream::new(42, 7);
-        let mut table = [0; BLOCK];
-        stream.fill(&mut table, Isa::BASELINE);
-        let bits = |i: usize| {
-            let offset = stream.offset((i - i % BLOCK) as u64);
-            Random { table: &table, offset, turn: 0 }.of(table[i % BLOCK])
+        let bits = |turn, i: usize| {
+            let mut table = [0; BLOCK];
+            stream.fill(turn, &mut table);
+            let random = stream.bits(turn, (i - i % BLOCK) as u64, &table);
+            random.of(table[i % BLOCK])
         };
-        assert_eq!((bits(0), bits(1023), bits(1024)), (0x0787_41f9, 0x1a00_6f29, 0x2e86_6fa2));
-        let turned = Random { table: &table, offset: 0, turn: 1 };
-        assert_eq!(turned.of(0xabcd_ef12), 0xdef1_2abc);
+        assert_eq!(
+            [bits(0, 0), bits(0, 255), bits(0, 256), bits(1, 256), bits(2, 70_000)],
+            [1_009_523, 1_000_887, 55_142, 577_428, 735_508]
+        );
     }
 
     proptest! {
@@ -143,7 +136,7 @@ mod tests {
         fn the_mean_of_all_roundings_is_the_number(x in prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL) {
             let mut sum = 0.0;
             for high in 0..1u32 << 16 {
-                let y = to_bf16(x, high << 16);
+                let y = to_bf16(x, high << 4);
                 prop_assert!(y.is_finite() || x.abs() > bf16::MAX.to_f32());
                 sum += y.to_f64();
             }
@@ -158,7 +151,7 @@ mod tests {
             let x = x * 2f32.powi(-scale);
             let mut sum = 0.0;
             for high in 0..1u32 << 16 {
-                sum += to_f16(x, high << 16 | 0x8000).to_f64();
+                sum += to_f16(x, high << 4 | 8).to_f64();
             }
             if x.abs() < f16::MAX.to_f32() {
                 let mean = sum / f64::from(1u32 << 16);
@@ -170,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_stays_so() {
-        for bits in [0, u32::MAX] {
+        for bits in [0, MASK] {
             assert!(to_bf16(f32::NAN, bits).is_nan() && to_f16(f32::NAN, bits).is_nan());
             assert_eq!(to_bf16(f32::NEG_INFINITY, bits), bf16::NEG_INFINITY);
             assert_eq!((to_f16(f32::INFINITY, bits), to_f16(1e9, bits)), (f16::INFINITY, f16::INFINITY));

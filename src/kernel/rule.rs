@@ -6,7 +6,7 @@ use super::{
     grad::GradRef,
     isa::{Isa, Kernel},
     parallel::{Work, execute},
-    random::{Random, Stream},
+    random::Stream,
     slot::SlotMut,
 };
 use crate::element::{AnySliceMut, Real};
@@ -79,15 +79,15 @@ impl<R: Real, Q: Rule<R, N>, const N: usize> Work for StepWork<'_, R, Q, N> {
 
     fn run(self, isa: Isa) {
         let Self { rule, mut pass, first } = self;
-        let plain = pass.follow.iter().all(Option::is_none) && pass.copy.is_none();
+        let plain = pass.keep.is_none() && pass.follow.iter().all(Option::is_none) && pass.copy.is_none();
         if let (true, AnySliceMut::Real(param), Some(grad)) = (plain, &mut pass.param, pass.grad.as_real()) {
             let mut state = pass.state.each_mut().map(SlotMut::as_real);
             if state.iter().all(Option::is_some) {
                 let state = state.each_mut().map(|slot| slot.take().unwrap_or_default());
-                return in_place(rule, param, grad, state, pass.keep, isa);
+                return isa.run(Plain { rule, param, grad, state });
             }
         }
-        staged(rule, pass, first, isa);
+        isa.run(Blocks { rule, pass, first });
     }
 
     fn combine((): (), (): ()) {}
@@ -147,52 +147,22 @@ fn unzip<T: Default, const N: usize>(pairs: [(T, T); N]) -> ([T; N], [T; N]) {
     (left, right)
 }
 
-/// Runs the rule straight over elements that all are `R`.
-fn in_place<R: Real, Q: Rule<R, N>, const N: usize>(
-    rule: &Q,
-    param: &mut [R],
-    grad: &[R],
-    mut state: [&mut [R]; N],
-    keep: Option<(Bits<'_>, [R; N])>,
-    isa: Isa,
-) {
-    let Some((bits, initial)) = keep else {
-        return isa.run(Each { rule, param, grad, state, keep: None });
-    };
-    let mut lanes = Buffer::new();
-    for at in (0..param.len()).step_by(BLOCK) {
-        let range = at..param.len().min(at + BLOCK);
-        let keep = Some((bits.lanes(range.clone(), lanes.get(0), isa), initial));
-        let (param, grad) = (&mut param[range.clone()], &grad[range.clone()]);
-        let state = state.each_mut().map(|slot| &mut slot[range.clone()]);
-        isa.run(Each { rule, param, grad, state, keep });
-    }
-}
-
-/// The rule over elements that all are `R`; where a lane is 0, the parameter becomes 0 and the state its initial value.
-struct Each<'a, R, Q, const N: usize> {
+/// The rule straight over elements that all are `R`.
+struct Plain<'a, R, Q, const N: usize> {
     rule: &'a Q,
     param: &'a mut [R],
     grad: &'a [R],
     state: [&'a mut [R]; N],
-    keep: Option<(&'a [u32], [R; N])>,
 }
 
-impl<R: Real, Q: Rule<R, N>, const N: usize> Kernel for Each<'_, R, Q, N> {
+impl<R: Real, Q: Rule<R, N>, const N: usize> Kernel for Plain<'_, R, Q, N> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { param, grad, state, keep, .. } = self;
-        // A copy on the stack: what is read in the loop cannot alias what is written.
-        let rule = *self.rule;
-        match (keep, param.len()) {
-            // A loop of known length leaves no few elements over.
-            (None, BLOCK) => dense(rule, param, grad, state, BLOCK),
-            (None, n) => dense(rule, param, grad, state, n),
-            (Some((lanes, initial)), BLOCK) => masked(rule, param, grad, state, lanes, initial, BLOCK),
-            (Some((lanes, initial)), n) => masked(rule, param, grad, state, lanes, initial, n),
-        }
+        let n = self.param.len();
+        // A copy of the rule on the stack: what is read in the loop cannot alias what is written.
+        dense(*self.rule, self.param, self.grad, self.state, n);
     }
 }
 
@@ -210,20 +180,17 @@ fn dense<R: Real, Q: Rule<R, N>, const N: usize>(rule: Q, param: &mut [R], grad:
     }
 }
 
-/// Selects, never multiplies.
+/// Where a lane is 0, the parameter becomes 0 and the state its initial value. Selects, never multiplies.
 #[inline(always)]
 fn masked<R: Real, Q: Rule<R, N>, const N: usize>(
     rule: Q,
-    param: &mut [R],
-    grad: &[R],
-    state: [&mut [R]; N],
-    lanes: &[u32],
+    param: &mut [R; BLOCK],
+    grad: &[R; BLOCK],
+    state: [&mut [R; BLOCK]; N],
+    lanes: &[u32; BLOCK],
     initial: [R; N],
-    n: usize,
 ) {
-    let (param, grad, lanes) = (&mut param[..n], &grad[..n], &lanes[..n]);
-    let state = state.map(|slot| &mut slot[..n]);
-    for i in 0..n {
+    for i in 0..BLOCK {
         let keep = lanes[i] != 0;
         let old = state.each_ref().map(|slot| slot[i]);
         let (new_param, new) = rule.update(param[i], grad[i], old);
@@ -235,125 +202,159 @@ fn masked<R: Real, Q: Rule<R, N>, const N: usize>(
 }
 
 /// Runs the rule block by block: what is not `R` is widened into the first-level cache, worked on and narrowed again. Each stage
-/// is a kernel of its own: a small loop that the compiler makes vectors of.
-fn staged<R: Real, Q: Rule<R, N>, const N: usize>(rule: &Q, mut pass: Pass<'_, R, N>, first: u64, isa: Isa) {
-    let mut buffers = Buffers {
-        param: Buffer::new(),
-        grad: Buffer::new(),
-        state: [const { Buffer::new() }; N],
-        lanes: Buffer::new(),
-        dither: Buffer::new(),
-        rounding: Buffer::new(),
-    };
-    let len = pass.param.len();
-    if pass.state.iter_mut().any(|slot| slot.as_real().is_none()) {
-        pass.dither.fill(&mut buffers.dither.get(0)[..len.min(BLOCK)], isa);
-    }
-    if let Some(rounding) = pass.rounding {
-        rounding.fill(&mut buffers.rounding.get(0)[..len.min(BLOCK)], isa);
-    }
-    for at in (0..len).step_by(BLOCK) {
-        block(rule, &mut pass, at..len.min(at + BLOCK), first + at as u64, &mut buffers, isa);
-    }
+/// is a small loop of known length, of which the compiler makes vectors; what lies beyond the end of the last block is computed
+/// but not stored.
+struct Blocks<'r, 'a, R: Real, Q, const N: usize> {
+    rule: &'r Q,
+    pass: Pass<'a, R, N>,
+    first: u64,
 }
 
-struct Buffers<R, const N: usize> {
+/// What the blocks are worked on in.
+struct Room<'a, R, const N: usize> {
     param: Buffer<R>,
     grad: Buffer<R>,
-    state: [Buffer<R>; N],
+    state: [Staged<'a, R>; N],
+    follow: Buffer<R>,
     lanes: Buffer<u32>,
-    dither: Buffer<u32>,
     rounding: Buffer<u32>,
 }
 
-/// All that happens to the elements of one block. `first` is the index of its first one in the whole tensor.
-fn block<R: Real, Q: Rule<R, N>, const N: usize>(
-    rule: &Q,
-    pass: &mut Pass<'_, R, N>,
-    range: Range<usize>,
-    first: u64,
-    buffers: &mut Buffers<R, N>,
-    isa: Isa,
-) {
-    let n = range.len();
-    let keep = match pass.keep {
-        Some((bits, initial)) => Some((bits.lanes(range.clone(), buffers.lanes.get(0), isa), initial)),
-        None => None,
-    };
-    let param = pass.param.load(range.clone(), &mut buffers.param, isa);
-    for follow in pass.follow.iter_mut().flatten().filter(|follow| follow.start) {
-        follow.slot[range.clone()].copy_from_slice(param);
-    }
-    let grad = pass.grad.load(range.clone(), &mut buffers.grad, isa);
-    let mut places = buffers.state.iter_mut();
-    let state = pass.state.each_mut().map(|slot| match places.next() {
-        Some(buffer) => slot.load(range.clone(), buffer, isa),
-        None => &mut [],
-    });
-    isa.run(Each { rule, param, grad, state, keep });
-    drop(places);
-
-    let mut turn = 0;
-    for (slot, buffer) in pass.state.iter_mut().zip(&mut buffers.state) {
-        if slot.as_real().is_none() {
-            let random = Random { table: buffers.dither.get(0), offset: pass.dither.offset(first), turn };
-            slot.store(range.clone(), buffer.get(R::zero()), random, isa);
-            turn += 1;
-        }
-    }
-    let random = match pass.rounding {
-        Some(stream) => Some(Random { table: buffers.rounding.get(0), offset: stream.offset(first), turn: 0 }),
-        None => None,
-    };
-    let narrow = !matches!(pass.param, AnySliceMut::Real(_));
-    if narrow {
-        pass.param.store(range.clone(), &buffers.param.get(R::zero())[..n], random, isa);
-    }
-
-    if pass.follow.iter().all(Option::is_none) && pass.copy.is_none() {
-        return;
-    }
-    // The new parameter, as it is stored.
-    let param = pass.param.load(range.clone(), &mut buffers.param, isa);
-    let mut pulled = false;
-    for follow in pass.follow.iter_mut().flatten() {
-        let slot = &mut follow.slot[range.clone()];
-        isa.run(Following { param, slot, share: follow.share, pull: follow.pull, keep: keep.map(|(lanes, _)| lanes) });
-        pulled |= follow.pull;
-    }
-    if let Some(copy) = &mut pass.copy {
-        copy.store(range.clone(), param, None, isa);
-    }
-    if pulled && narrow {
-        pass.param.store(range.clone(), &buffers.param.get(R::zero())[..n], random, isa);
-    }
+/// A slot, where its numbers are worked on, and the random bits that round them.
+struct Staged<'a, R> {
+    slot: SlotMut<'a, R>,
+    numbers: Buffer<R>,
+    dither: Buffer<u32>,
 }
 
-/// A slot follows the parameter.
-struct Following<'a, R> {
-    param: &'a mut [R],
-    slot: &'a mut [R],
-    share: R,
-    pull: bool,
-    keep: Option<&'a [u32]>,
-}
-
-impl<R: Real> Kernel for Following<'_, R> {
+impl<R: Real, Q: Rule<R, N>, const N: usize> Kernel for Blocks<'_, '_, R, Q, N> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { param, slot, share, pull, keep } = self;
-        for (p, s) in param.iter_mut().zip(&mut *slot) {
-            *s = *s + share * (*p - *s);
-        }
-        if let Some(lanes) = keep {
-            for (s, &lane) in slot.iter_mut().zip(lanes) {
-                *s = if lane != 0 { *s } else { R::zero() };
+        let Self { rule, mut pass, first } = self;
+        let mut room = Room {
+            param: Buffer::new(),
+            grad: Buffer::new(),
+            state: pass.state.each_mut().map(|slot| Staged {
+                slot: std::mem::take(slot),
+                numbers: Buffer::new(),
+                dither: Buffer::new(),
+            }),
+            follow: Buffer::new(),
+            lanes: Buffer::new(),
+            rounding: Buffer::new(),
+        };
+        for (turn, Staged { slot, dither, .. }) in room.state.iter_mut().enumerate() {
+            if slot.as_real().is_none() {
+                pass.dither.fill(turn, dither.get(0));
             }
         }
-        if pull {
-            param.copy_from_slice(slot);
+        if let Some(rounding) = pass.rounding {
+            rounding.fill(0, room.rounding.get(0));
+        }
+        let len = pass.param.len();
+        for at in (0..len).step_by(BLOCK) {
+            block(*rule, &mut pass, at..len.min(at + BLOCK), first + at as u64, &mut room);
+        }
+    }
+}
+
+/// All that happens to the elements of one block. `first` is the index of its first one in the whole tensor.
+#[inline(always)]
+fn block<R: Real, Q: Rule<R, N>, const N: usize>(
+    rule: Q,
+    pass: &mut Pass<'_, R, N>,
+    range: Range<usize>,
+    first: u64,
+    room: &mut Room<'_, R, N>,
+) {
+    let kept = match pass.keep {
+        Some((bits, initial)) => Some((bits.lanes(range.clone(), room.lanes.get(0)), initial)),
+        None => None,
+    };
+    let grad = pass.grad.load(range.clone(), &mut room.grad);
+    let moves = !pass.param.in_place(&range);
+    if moves {
+        pass.param.as_any().load(range.clone(), room.param.get(R::zero()));
+    }
+    let param = pass.param.place(range.clone(), &mut room.param);
+    for follow in pass.follow.iter_mut().flatten() {
+        if follow.start {
+            follow.slot[range.clone()].copy_from_slice(&param[..range.len()]);
+        }
+    }
+    for Staged { slot, numbers, .. } in &mut room.state {
+        if !slot.in_place(&range) {
+            slot.load(range.clone(), numbers.get(R::zero()));
+        }
+    }
+    let state = room.state.each_mut().map(|Staged { slot, numbers, .. }| slot.place(range.clone(), numbers));
+    match kept {
+        None => dense(rule, param, grad, state.map(|slot| &mut slot[..]), BLOCK),
+        Some((lanes, initial)) => masked(rule, param, grad, state, lanes, initial),
+    }
+
+    for (turn, Staged { slot, numbers, dither }) in room.state.iter_mut().enumerate() {
+        if !slot.in_place(&range) {
+            let random = pass.dither.bits(turn, first, dither.get(0));
+            slot.store(range.clone(), numbers.get(R::zero()), random);
+        }
+    }
+    let random = match pass.rounding {
+        Some(stream) => Some(stream.bits(0, first, room.rounding.get(0))),
+        None => None,
+    };
+    if moves {
+        pass.param.store(range.clone(), room.param.get(R::zero()), random);
+    }
+    if pass.follow.iter().all(Option::is_none) && pass.copy.is_none() {
+        return;
+    }
+    if moves {
+        // As it is stored.
+        pass.param.as_any().load(range.clone(), room.param.get(R::zero()));
+    }
+    let param = pass.param.place(range.clone(), &mut room.param);
+    let mut pulled = false;
+    for follow in pass.follow.iter_mut().flatten() {
+        let mut slot = AnySliceMut::Real(&mut *follow.slot);
+        let moves = !slot.in_place(&range);
+        if moves {
+            slot.as_any().load(range.clone(), room.follow.get(R::zero()));
+        }
+        let numbers = slot.place(range.clone(), &mut room.follow);
+        following(param, numbers, follow.share, kept.map(|(lanes, _)| lanes));
+        if follow.pull {
+            *param = *numbers;
+            pulled = true;
+        }
+        if moves {
+            slot.store(range.clone(), room.follow.get(R::zero()), None);
+        }
+    }
+    if let Some(copy) = &mut pass.copy {
+        copy.store(range.clone(), param, None);
+    }
+    if pulled && moves {
+        pass.param.store(range, room.param.get(R::zero()), random);
+    }
+}
+
+/// The slot follows the parameter.
+#[inline(always)]
+fn following<R: Real>(param: &[R; BLOCK], slot: &mut [R; BLOCK], share: R, lanes: Option<&[u32; BLOCK]>) {
+    match lanes {
+        None => {
+            for i in 0..BLOCK {
+                slot[i] = slot[i] + share * (param[i] - slot[i]);
+            }
+        }
+        Some(lanes) => {
+            for i in 0..BLOCK {
+                let moved = slot[i] + share * (param[i] - slot[i]);
+                slot[i] = if lanes[i] != 0 { moved } else { R::zero() };
+            }
         }
     }
 }

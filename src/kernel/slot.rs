@@ -2,8 +2,7 @@
 
 use super::{
     any::{BLOCK, Buffer},
-    block8::{Decode, Encode, GROUP, Sign},
-    isa::Isa,
+    block8::{self, Sign},
     random::Random,
 };
 use crate::element::{AnySliceMut, Real};
@@ -49,7 +48,7 @@ impl<'a, R: Real> SlotMut<'a, R> {
             }
             Self::Block8 { codes, exponents, sign } => {
                 let (codes, codes_right) = codes.split_at_mut(mid);
-                let (exponents, exponents_right) = exponents.split_at_mut(mid.div_ceil(GROUP));
+                let (exponents, exponents_right) = exponents.split_at_mut(mid.div_ceil(BLOCK));
                 (
                     Self::Block8 { codes, exponents, sign },
                     Self::Block8 { codes: codes_right, exponents: exponents_right, sign },
@@ -58,32 +57,44 @@ impl<'a, R: Real> SlotMut<'a, R> {
         }
     }
 
-    /// The numbers of a block: themselves where they are `R`, else put into `buffer`, to be [stored](Self::store).
-    pub(crate) fn load<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut Buffer<R>, isa: Isa) -> &'b mut [R] {
+    /// Whether the numbers of a block are worked on where they are.
+    #[inline(always)]
+    pub(crate) fn in_place(&self, range: &Range<usize>) -> bool {
         match self {
-            Self::Any(any) => any.load(range, buffer, isa),
+            Self::Any(any) => any.in_place(range),
+            Self::Block8 { .. } => false,
+        }
+    }
+
+    /// Puts the numbers of a block, or fewer at the end, into the first of `values`.
+    #[inline(always)]
+    pub(crate) fn load(&self, range: Range<usize>, values: &mut [R; BLOCK]) {
+        match self {
+            Self::Any(any) => any.as_any().load(range, values),
             Self::Block8 { codes, exponents, sign } => {
-                let (exponents, n) = (&exponents[groups(&range)], range.len());
-                let values = buffer.get(R::zero());
-                isa.run(Decode { codes: &codes[range], exponents, sign: *sign, values });
-                &mut values[..n]
+                block8::decode(&codes[range.clone()], exponents[range.start / BLOCK], *sign, values);
             }
         }
     }
 
-    /// Takes back what was [loaded](Self::load) into a buffer, rounded by random bits.
-    pub(crate) fn store(&mut self, range: Range<usize>, values: &[R; BLOCK], random: Random<'_>, isa: Isa) {
+    /// Where the numbers of a block are worked on: `buffer` unless they are [in place](Self::in_place).
+    #[inline(always)]
+    pub(crate) fn place<'b>(&'b mut self, range: Range<usize>, buffer: &'b mut Buffer<R>) -> &'b mut [R; BLOCK] {
         match self {
-            Self::Any(any) => any.store(range.clone(), &values[..range.len()], Some(random), isa),
+            Self::Any(any) => any.place(range, buffer),
+            Self::Block8 { .. } => buffer.get(R::zero()),
+        }
+    }
+
+    /// Takes back what was [loaded](Self::load), rounded by random bits.
+    #[inline(always)]
+    pub(crate) fn store(&mut self, range: Range<usize>, values: &[R; BLOCK], random: Random<'_>) {
+        match self {
+            Self::Any(any) => any.store(range, values, Some(random)),
             Self::Block8 { codes, exponents, sign } => {
-                let exponents = &mut exponents[groups(&range)];
-                isa.run(Encode { values, random, sign: *sign, codes: &mut codes[range], exponents });
+                let exponent = &mut exponents[range.start / BLOCK];
+                *exponent = block8::encode(values, random, *sign, &mut codes[range]);
             }
         }
     }
-}
-
-/// The groups that the elements of a range are in; it starts at one.
-fn groups(range: &Range<usize>) -> Range<usize> {
-    range.start / GROUP..range.end.div_ceil(GROUP)
 }

@@ -1,6 +1,7 @@
 //! Scalars of a step, and the pieces of maths that several rules share.
 
 use crate::element::Real;
+use std::cell::Cell;
 
 /// A scalar of a step, formed in `f64` and narrowed once.
 pub(super) fn narrow<R: Real>(value: f64) -> R {
@@ -9,7 +10,22 @@ pub(super) fn narrow<R: Real>(value: f64) -> R {
 
 /// `1 - beta^t`
 pub(super) fn bias_correction(beta: f64, count: u64) -> f64 {
-    1.0 - libm::pow(beta, count as f64)
+    1.0 - power(beta, count)
+}
+
+/// `beta^t`. All parameters of a group ask for the same few powers, and one takes as long as the step of a hundred elements:
+/// each thread keeps its last ones.
+fn power(beta: f64, count: u64) -> f64 {
+    thread_local! {
+        static LAST: Cell<[(f64, u64, f64); 4]> = const { Cell::new([(1.0, 0, 1.0); 4]) };
+    }
+    let last = LAST.get();
+    if let Some((.., power)) = last.iter().find(|(b, t, _)| *b == beta && *t == count) {
+        return *power;
+    }
+    let power = libm::pow(beta, count as f64);
+    LAST.set([(beta, count, power), last[0], last[1], last[2]]);
+    power
 }
 
 /// The gradient a rule works with: negated to climb, plus the L2 penalty's.

@@ -36,7 +36,7 @@ impl<'a, R: Real> AnyRef<'a, R> {
             AnySlice::F16(values) => AnyCow::F16(values.into()),
             AnySlice::Bf16(values) => AnyCow::Bf16(values.into()),
         };
-        AnyRef { data, dims: self.dims.clone() }
+        AnyRef { data, dims: Dims::from_slice(&self.dims) }
     }
 
     /// An error that names the first element that is NaN or infinite.

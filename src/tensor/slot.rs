@@ -9,9 +9,8 @@ use crate::{
     error::Result,
     kernel::{
         any::BLOCK,
-        block8::{self, Encode, GROUP, Sign},
-        isa::Isa,
-        random::{Random, Table},
+        block8::{self, Sign},
+        random::Random,
         slot::SlotMut,
     },
 };
@@ -58,7 +57,7 @@ pub struct Block8 {
 impl Block8 {
     /// Zeros.
     fn zeros(len: usize, sign: Sign) -> Result<Self> {
-        Ok(Self { codes: filled(len, 0)?, exponents: filled(len.div_ceil(GROUP), 0)?, sign })
+        Ok(Self { codes: filled(len, 0)?, exponents: filled(len.div_ceil(BLOCK), 0)?, sign })
     }
 
     /// From what [`codes`](Block8::codes) and [`exponents`](Block8::exponents) gave; `None` when there is not one exponent for
@@ -66,8 +65,8 @@ impl Block8 {
     #[must_use]
     pub fn from_parts(codes: Vec<u8>, exponents: Vec<u8>, signed: bool) -> Option<Self> {
         let sign = if signed { Sign::Signed } else { Sign::NonNegative };
-        let fits = exponents.len() == codes.len().div_ceil(GROUP)
-            && codes.chunks(GROUP).zip(&exponents).all(|(codes, &exponent)| block8::valid(codes, exponent, sign));
+        let fits = exponents.len() == codes.len().div_ceil(BLOCK)
+            && codes.chunks(BLOCK).zip(&exponents).all(|(codes, &exponent)| block8::valid(codes, exponent, sign));
         fits.then_some(Self { codes, exponents, sign })
     }
 
@@ -137,7 +136,7 @@ impl SlotValues {
             Self::Full(values) => values.get(index),
             Self::Bf16(values) => values.get(index).map(|x| x.to_f64()),
             Self::Eight(Block8 { codes, exponents, sign }) => {
-                let number = block8::decode_one(*codes.get(index)?, *exponents.get(index / GROUP)?, *sign);
+                let number = block8::decode_one(*codes.get(index)?, *exponents.get(index / BLOCK)?, *sign);
                 Some(number.into())
             }
         }
@@ -194,13 +193,12 @@ impl SlotValues {
             }
             Self::Eight(Block8 { codes, exponents, sign }) => {
                 // Bits in the middle: the nearer neighbour is chosen.
-                const MIDDLE: Table = [1 << 19; BLOCK];
+                const MIDDLE: Random<'_> = Random { table: &[1 << 19; BLOCK], offset: 0 };
                 let mut numbers = numbers.fuse();
-                for (codes, exponents) in codes.chunks_mut(BLOCK).zip(exponents.chunks_mut(BLOCK / GROUP)) {
+                for (codes, exponent) in codes.chunks_mut(BLOCK).zip(exponents) {
                     let mut values = [0.0; BLOCK];
                     values.iter_mut().zip(numbers.by_ref().take(codes.len())).for_each(|(x, number)| *x = number);
-                    let random = Random { table: &MIDDLE, offset: 0, turn: 0 };
-                    Isa::current().run(Encode { values: &values, random, sign: *sign, codes, exponents });
+                    *exponent = block8::encode(&values, MIDDLE, *sign, codes);
                 }
             }
         }
@@ -217,7 +215,7 @@ impl SlotValues {
             Self::Bf16(values) => Self::Bf16(pick(values, indices)),
             Self::Eight(Block8 { codes, sign, .. }) => {
                 let codes = pick(codes, indices.clone());
-                let exponents = vec![0; codes.len().div_ceil(GROUP)];
+                let exponents = vec![0; codes.len().div_ceil(BLOCK)];
                 let mut cut = Self::Eight(Block8 { codes, exponents, sign: *sign });
                 cut.refill(indices.filter_map(|i| self.get(i)));
                 cut

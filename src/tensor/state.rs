@@ -272,26 +272,36 @@ impl State {
     }
 
     /// The count of steps, the slots and the scalars, which must be these, in this order, and then full slots of the parameter's
-    /// shape for those of `follow` that are named. Does not allocate unless it fails.
+    /// shape for those of `follow` that are named. An `elementwise` rule needs all of that shape. Does not allocate unless it fails.
     pub(crate) fn open<R: Real, const N: usize, const M: usize>(
         &mut self,
         shape: &[usize],
         names: [&str; N],
+        elementwise: bool,
         scalars: [&str; M],
         follow: [Option<&str>; 2],
     ) -> Result<OpenState<'_, R, N, M>> {
         if self.dims[..] != *shape {
             return Err(Error::shape("optimizer state", shape, &self.dims));
         }
-        let expected = || names.iter().copied().chain(follow.into_iter().flatten());
-        if !self.slots.iter().map(Slot::name).eq(expected()) {
-            let (found, expected): (Vec<_>, Vec<_>) =
-                (self.slots.iter().map(Slot::name).collect(), expected().collect());
+        let followers = follow.iter().flatten().count();
+        let (own, others) = self.slots.split_at(self.slots.len().min(N));
+        let named = own.len() == N
+            && own.iter().zip(&names).all(|(slot, name)| same(&slot.name, name))
+            && others.len() == followers
+            && others.iter().zip(follow.iter().flatten()).all(|(slot, name)| same(&slot.name, name));
+        if !named {
+            let found: Vec<_> = self.slots.iter().map(Slot::name).collect();
+            let expected: Vec<_> = names.into_iter().chain(follow.into_iter().flatten()).collect();
             return Err(Error::state(format!("slots are {found:?}, expected {expected:?}")));
         }
         let mut slots = self.slots.iter_mut();
         let mut open = names.map(|_| OpenSlot { values: SlotMut::default(), initial: R::zero() });
         for (open, slot) in open.iter_mut().zip(&mut slots) {
+            if elementwise && slot.dims[..] != *shape {
+                let reason = format!("slot {:?} has shape {:?}, expected {shape:?}", slot.name, slot.dims);
+                return Err(Error::state(reason));
+            }
             let form = slot.values.form();
             open.initial = R::from_f64(slot.initial);
             open.values = slot
@@ -338,6 +348,11 @@ impl State {
     }
 }
 
+/// Whether two names are equal, which is soon seen where both are the same constant.
+fn same(a: &str, b: &str) -> bool {
+    std::ptr::eq(a, b) || a == b
+}
+
 /// A state whose slots and scalars are those expected, ready to be changed.
 pub(crate) struct OpenState<'a, R, const N: usize, const M: usize> {
     pub(crate) steps: &'a mut u64,
@@ -380,15 +395,15 @@ mod tests {
         assert_eq!(state.slot("sum").unwrap().values().get(2), Some(f64::from(0.1f32)));
         assert_eq!(state.byte_size(), 24);
         const NONE: [Option<&str>; 2] = [None, None];
-        assert!(state.open::<f32, 2, 0>(&[3], ["exp_avg", "sum"], [], NONE).is_ok());
-        assert!(state.open::<f32, 1, 0>(&[3], ["exp_avg"], [], [None, Some("sum")]).is_ok());
-        assert!(state.open::<f32, 1, 0>(&[3], ["exp_avg"], [], [None, Some("ema")]).is_err());
-        let error = state.open::<f32, 2, 0>(&[3], ["exp_avg", "exp_avg_sq"], [], NONE).err().unwrap();
+        assert!(state.open::<f32, 2, 0>(&[3], ["exp_avg", "sum"], false, [], NONE).is_ok());
+        assert!(state.open::<f32, 1, 0>(&[3], ["exp_avg"], false, [], [None, Some("sum")]).is_ok());
+        assert!(state.open::<f32, 1, 0>(&[3], ["exp_avg"], false, [], [None, Some("ema")]).is_err());
+        let error = state.open::<f32, 2, 0>(&[3], ["exp_avg", "exp_avg_sq"], false, [], NONE).err().unwrap();
         assert!(error.to_string().contains("exp_avg_sq"), "{error}");
-        assert!(state.open::<f32, 2, 0>(&[4], ["exp_avg", "sum"], [], NONE).is_err());
-        assert!(state.open::<f64, 2, 0>(&[3], ["exp_avg", "sum"], [], NONE).is_err());
-        assert!(state.open::<f32, 2, 1>(&[3], ["exp_avg", "sum"], ["mu_product"], NONE).is_err());
-        assert!(state.open::<f32, 1, 0>(&[3], ["exp_avg"], [], NONE).is_err());
+        assert!(state.open::<f32, 2, 0>(&[4], ["exp_avg", "sum"], false, [], NONE).is_err());
+        assert!(state.open::<f64, 2, 0>(&[3], ["exp_avg", "sum"], false, [], NONE).is_err());
+        assert!(state.open::<f32, 2, 1>(&[3], ["exp_avg", "sum"], false, ["mu_product"], NONE).is_err());
+        assert!(state.open::<f32, 1, 0>(&[3], ["exp_avg"], false, [], NONE).is_err());
     }
 
     #[test]

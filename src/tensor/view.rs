@@ -236,19 +236,19 @@ from_slices!([T], []; Vec<T>, []; [T; N], [const N: usize]);
 
 impl<'a, T: Element> From<&'a TensorRef<'_, T>> for TensorRef<'a, T> {
     fn from(tensor: &'a TensorRef<'_, T>) -> Self {
-        Self { data: Cow::Borrowed(tensor.as_slice()), dims: tensor.dims.clone() }
+        Self { data: Cow::Borrowed(tensor.as_slice()), dims: Dims::from_slice(&tensor.dims) }
     }
 }
 
 impl<'a, T: Element> From<&'a TensorMut<'_, T>> for TensorRef<'a, T> {
     fn from(tensor: &'a TensorMut<'_, T>) -> Self {
-        Self { data: Cow::Borrowed(tensor.as_slice()), dims: tensor.dims.clone() }
+        Self { data: Cow::Borrowed(tensor.as_slice()), dims: Dims::from_slice(&tensor.dims) }
     }
 }
 
 impl<'a, T: Element> From<&'a mut TensorMut<'_, T>> for TensorMut<'a, T> {
     fn from(tensor: &'a mut TensorMut<'_, T>) -> Self {
-        let dims = tensor.dims.clone();
+        let dims = Dims::from_slice(&tensor.dims);
         Self { data: Data::Borrowed(tensor.as_mut_slice()), dims }
     }
 }

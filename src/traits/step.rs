@@ -205,17 +205,12 @@ impl<'a, T: Element> Step<'a, T> {
         scalars: [&str; M],
         rule: impl FnOnce(u64, &mut [f64; M]) -> Q,
     ) -> Result<()> {
-        let shape = self.param.shape();
-        let other = self.state.slots().iter().find(|slot| slot.shape() != self.state.shape());
-        if let (Some(slot), true) = (other, self.state.shape() == shape) {
-            let reason = format!("slot {:?} has shape {:?}, expected {shape:?}", slot.name(), slot.shape());
-            return Err(Error::state(reason));
-        }
         self.check()?;
         let (factor, limit) = (T::Real::from_f64(self.factor), T::Real::from_f64(self.limit));
         let follow = self.follow;
         let names = follow.map(|follow| follow.map(|follow| follow.slot));
-        let OpenState { steps, slots, scalars, followers, .. } = self.state.open(shape, slots, scalars, names)?;
+        let OpenState { steps, slots, scalars, followers, .. } =
+            self.state.open(self.param.shape(), slots, true, scalars, names)?;
         *steps += 1;
         let rule = rule(*steps, scalars);
         let initial = slots.each_ref().map(|slot| slot.initial);
@@ -248,7 +243,7 @@ impl<'a, T: Element> Step<'a, T> {
         let (factor, limit) = (T::Real::from_f64(self.factor), T::Real::from_f64(self.limit));
         let names = self.follow.map(|follow| follow.map(|follow| follow.slot));
         let OpenState { steps, slots, scalars, scratch, mut followers } =
-            self.state.open(self.param.shape(), slots, scalars, names)?;
+            self.state.open(self.param.shape(), slots, false, scalars, names)?;
         let initial = slots.each_ref().map(|slot| slot.initial);
         let mut full = slots.map(|slot| slot.values.into_real());
         if full.iter().any(Option::is_none) {
