@@ -6,7 +6,7 @@
 
 use flate2::read::GzDecoder;
 use lapidary::{
-    LearningRate, Optimizer, Precision, State, Step, Values,
+    Optimizer, Precision, State, Step, Values,
     optim::{Adagrad, Adam, AdamW, Lion, Schedule, Sgd},
 };
 use std::io::Read;
@@ -108,6 +108,7 @@ fn outer(grad: &mut [f32], delta: &[f32], x: &[f32]) {
 
 trait Any: Optimizer<f32> {}
 impl<O: Optimizer<f32>> Any for O {}
+type Make = fn() -> Box<dyn Any>;
 
 /// Trains from a start, and gives the final loss over all rows. `after` may change the state after each step.
 fn train(
@@ -189,7 +190,7 @@ fn the_final_loss_is_that_of_f32_state_within_a_hundredth() {
     println!("| task | optimizer | loss, f32 | bf16 | 8-bit | published 8-bit |");
     println!("|---|---|--:|--:|--:|--:|");
     for (task, net) in tasks {
-        let optimizers: [(&str, fn() -> Box<dyn Any>); 5] = [
+        let optimizers: [(&str, Make); 5] = [
             ("Adam", || Box::new(Adam::new(3e-3).unwrap())),
             ("AdamW", || Box::new(AdamW::new(3e-3).unwrap())),
             ("Lion", || Box::new(Lion::new(1e-3).unwrap())),

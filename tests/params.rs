@@ -169,6 +169,22 @@ fn whole<T: Element>(specs: &[Spec]) -> (Vec<Vec<u64>>, Vec<(String, State)>) {
     run.look()
 }
 
+/// Saved after the first step, and gone on with by others' groups and states.
+#[cfg(feature = "safetensors")]
+fn saved_and_loaded<T: Element>(specs: &[Spec]) -> (Vec<Vec<u64>>, Vec<(String, State)>) {
+    use lapidary::format::checkpoint::{Checkpoint, Loaded};
+    let options = || StepOptions::new().clip_norm(0.5, Norm::L2).unwrap().clip_value(0.1).unwrap();
+    let mut run = Run::<T>::by_chance(specs);
+    run.step(specs, 0, false, options()).unwrap();
+    let bytes = Checkpoint::new().with_params(&run.params).unwrap().encode().unwrap();
+    let mut again = Run { weights: run.weights, ..Run::by_chance(specs) };
+    Loaded::decode(bytes).unwrap().restore_params(&mut again.params).unwrap();
+    for step in 1..STEPS {
+        again.step(specs, step, false, options()).unwrap();
+    }
+    again.look()
+}
+
 /// On pools of 1, 2 and 7 threads as on the caller's own.
 fn same_bits<T: Element>(specs: &[Spec]) {
     let want = whole::<T>(specs);
@@ -176,8 +192,12 @@ fn same_bits<T: Element>(specs: &[Spec]) {
     for threads in [1, 2, 7] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         assert_eq!(pool.install(|| whole::<T>(specs)), want, "{threads} threads");
+        #[cfg(feature = "safetensors")]
+        assert_eq!(pool.install(|| saved_and_loaded::<T>(specs)), want, "{threads} threads, saved and loaded");
     }
     assert_eq!(whole::<T>(specs), want);
+    #[cfg(feature = "safetensors")]
+    assert_eq!(saved_and_loaded::<T>(specs), want);
 }
 
 /// Each parameter by itself, without groups.

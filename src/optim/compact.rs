@@ -1,10 +1,11 @@
 //! Optimizer state in fewer bits.
 
+use super::hyper::inner_learning_rate;
 use crate::{
     element::Element,
     error::{Error, Result},
     tensor::{Precision, Schema, State, TensorMut, TensorRef},
-    traits::{LearningRate, Optimizer, Step},
+    traits::{Optimizer, Step},
 };
 
 /// An optimizer whose state is kept in 8 or 16 bits: each block of 256 numbers is widened in the first-level cache, moved,
@@ -67,15 +68,7 @@ impl<O> Compact<O> {
     }
 }
 
-impl<O: LearningRate> LearningRate for Compact<O> {
-    fn learning_rate(&self) -> f64 {
-        self.optimizer.learning_rate()
-    }
-
-    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        self.optimizer.set_learning_rate(learning_rate)
-    }
-}
+inner_learning_rate!(Compact);
 
 impl<T: Element, O: Optimizer<T>> Optimizer<T> for Compact<O> {
     fn schema(&self, shape: &[usize]) -> Schema {

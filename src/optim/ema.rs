@@ -1,11 +1,11 @@
 //! An exponential moving average of the weights.
 
-use super::hyper::decay_rate;
+use super::hyper::{decay_rate, inner_learning_rate};
 use crate::{
     element::Element,
     error::Result,
     tensor::{Schema, State, TensorMut, TensorRef},
-    traits::{Following, LearningRate, Optimizer, Step},
+    traits::{Following, Optimizer, Step},
 };
 
 /// An optimizer that keeps an exponential moving average of the weights it makes, for evaluation (Polyak & Juditsky 1992), in
@@ -82,15 +82,7 @@ impl<O> Ema<O> {
     }
 }
 
-impl<O: LearningRate> LearningRate for Ema<O> {
-    fn learning_rate(&self) -> f64 {
-        self.optimizer.learning_rate()
-    }
-
-    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        self.optimizer.set_learning_rate(learning_rate)
-    }
-}
+inner_learning_rate!(Ema);
 
 impl<T: Element, O: Optimizer<T>> Optimizer<T> for Ema<O> {
     fn schema(&self, shape: &[usize]) -> Schema {

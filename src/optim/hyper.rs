@@ -56,6 +56,22 @@ macro_rules! learning_rate {
 }
 pub(super) use learning_rate;
 
+/// Passes on to the field `optimizer` what is asked of the learning rate.
+macro_rules! inner_learning_rate {
+    ($wrapper:ident) => {
+        impl<O: crate::LearningRate> crate::LearningRate for $wrapper<O> {
+            fn learning_rate(&self) -> f64 {
+                self.optimizer.learning_rate()
+            }
+
+            fn set_learning_rate(&mut self, learning_rate: f64) -> crate::Result<()> {
+                self.optimizer.set_learning_rate(learning_rate)
+            }
+        }
+    };
+}
+pub(super) use inner_learning_rate;
+
 /// Numbers: for each the method that sets it, its field, its check, and what it is (a phrase that follows "Sets").
 macro_rules! numbers {
     ($($with:ident, $name:ident: $check:ident, $what:literal;)*) => {$(

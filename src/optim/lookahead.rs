@@ -1,10 +1,11 @@
 //! Lookahead.
 
+use super::hyper::inner_learning_rate;
 use crate::{
     element::Element,
     error::{Error, Result},
     tensor::{Schema, State, TensorMut, TensorRef},
-    traits::{Following, LearningRate, Optimizer, Step},
+    traits::{Following, Optimizer, Step},
 };
 
 /// Lookahead (Zhang et al. 2019, arXiv:1907.08610), around any optimizer: it explores with fast weights, and every few steps slow
@@ -75,15 +76,7 @@ impl<O> Lookahead<O> {
     }
 }
 
-impl<O: LearningRate> LearningRate for Lookahead<O> {
-    fn learning_rate(&self) -> f64 {
-        self.optimizer.learning_rate()
-    }
-
-    fn set_learning_rate(&mut self, learning_rate: f64) -> Result<()> {
-        self.optimizer.set_learning_rate(learning_rate)
-    }
-}
+inner_learning_rate!(Lookahead);
 
 impl<T: Element, O: Optimizer<T>> Optimizer<T> for Lookahead<O> {
     fn schema(&self, shape: &[usize]) -> Schema {

@@ -39,6 +39,7 @@ mod scaler;
 mod schedule;
 mod schedule_free;
 mod sgd;
+mod step_options;
 
 pub use adadelta::Adadelta;
 pub use adafactor::Adafactor;
@@ -56,7 +57,7 @@ pub use minimize::{Minimum, Stop, StopReason, minimize};
 #[cfg(feature = "linalg")]
 pub use muon::{Muon, RateScale};
 pub use nadam::NAdam;
-pub use params::{GroupId, Outcome, Params, StepOptions, Update};
+pub use params::{GroupId, Params, Update};
 pub use plateau::Plateau;
 pub use radam::RAdam;
 pub use rmsprop::RmsProp;
@@ -64,3 +65,4 @@ pub use scaler::{Scaler, accumulate};
 pub use schedule::Schedule;
 pub use schedule_free::ScheduleFree;
 pub use sgd::Sgd;
+pub use step_options::{Outcome, StepOptions};
