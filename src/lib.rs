@@ -105,7 +105,7 @@ mod traits;
 pub use element::{DType, Element, Real};
 pub use error::{Error, ErrorKind, Result};
 pub use half;
-pub use kernel::{grad::GradRef, isa::Isa, rule::Rule};
+pub use kernel::{grad::GradRef, isa::Isa, random::Rounding, rule::Rule};
 #[cfg(feature = "ndarray")]
 pub use ndarray;
 pub use num_traits;

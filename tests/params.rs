@@ -111,10 +111,8 @@ struct Run<T: Element> {
 }
 
 impl<T: Element> Run<T> {
-    /// Rounds by chance where it can: the update of Adafactor cannot.
     fn by_chance(specs: &[Spec]) -> Self {
-        let all = !specs.iter().any(|spec| spec.optimizer == 10);
-        Self::new(specs, if all { Params::new().stochastic_rounding(3) } else { Params::new() })
+        Self::new(specs, Params::new().stochastic_rounding(3))
     }
 
     fn new(specs: &[Spec], mut params: Params<T>) -> Self {

@@ -4,6 +4,7 @@ use super::{
     grad::GradRef,
     isa::{Isa, Kernel},
     parallel::{GRAIN, Work, execute},
+    random::Rounding,
 };
 use crate::element::{Element, Real};
 
@@ -252,8 +253,9 @@ pub(crate) fn apply<T: Element>(
     divisors: Divisors<'_, T::Real>,
     shrink: T::Real,
     rate: T::Real,
+    rounding: Rounding,
 ) {
-    execute(Apply { param, grads, divisors, shrink, rate });
+    execute(Apply { param, grads, divisors, shrink, rate, rounding });
 }
 
 struct Apply<'a, T: Element> {
@@ -262,6 +264,7 @@ struct Apply<'a, T: Element> {
     divisors: Divisors<'a, T::Real>,
     shrink: T::Real,
     rate: T::Real,
+    rounding: Rounding,
 }
 
 impl<T: Element> Work for Apply<'_, T> {
@@ -280,13 +283,13 @@ impl<T: Element> Work for Apply<'_, T> {
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let Self { shrink, rate, .. } = self;
+        let Self { shrink, rate, rounding, .. } = self;
         let (param, param_right) = self.param.split_at_mut(mid * self.grads.cols);
         let (grads, grads_right) = self.grads.split_rows(mid);
         let (divisors, divisors_right) = self.divisors.split_rows(mid);
         (
-            Self { param, grads, divisors, shrink, rate },
-            Self { param: param_right, grads: grads_right, divisors: divisors_right, shrink, rate },
+            Self { param, grads, divisors, shrink, rate, rounding },
+            Self { param: param_right, grads: grads_right, divisors: divisors_right, shrink, rate, rounding },
         )
     }
 
@@ -307,7 +310,8 @@ impl<T: Element> Kernel for Apply<'_, T> {
             for (col, p) in param.iter_mut().enumerate() {
                 let i = row * cols + col;
                 let update = self.divisors.update(row, col, self.grads.at(i));
-                let new = T::from_real(self.shrink * p.to_real() - self.rate * update);
+                let new = self.shrink * p.to_real() - self.rate * update;
+                let new = self.rounding.round(new, self.grads.offset + i);
                 *p = if self.grads.kept(i) { new } else { T::default() };
             }
         }

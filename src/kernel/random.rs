@@ -11,6 +11,7 @@
 //! those it would have had, and but for one operation an element they come from a table made once a step.
 
 use super::any::BLOCK;
+use crate::element::{AnySliceMut, Element, Real};
 use half::{bf16, f16};
 
 /// Random bits of an element: what an `f32` has more than the mantissa of 3 bits.
@@ -75,11 +76,40 @@ impl Stream {
         }
     }
 
-    /// The bits of the block of the elements from `first` on, a multiple of [`BLOCK`].
+    /// The bits of one element, for the first rounding of a step.
+    #[inline(always)]
+    fn at(self, index: u64) -> u32 {
+        let entry = fmix32((fmix64(self.0) as u32).wrapping_add((index % BLOCK as u64) as u32)) >> (u32::BITS - BITS);
+        self.bits(0, index, Random::NONE.table).of(entry)
+    }
+
+    /// The bits of the block that the element `first` is in.
     #[inline(always)]
     pub(crate) fn bits(self, turn: usize, first: u64, table: &Table) -> Random<'_> {
         let hash = fmix64(self.0.wrapping_add(1 + first / BLOCK as u64));
         Random { table, offset: (hash >> (44 - BITS as usize * (turn % 3))) as u32 & MASK }
+    }
+}
+
+/// How a new parameter is rounded to its type: to nearest, or in 16 bits by chance.
+#[derive(Debug, Clone, Copy)]
+pub struct Rounding(pub(crate) Option<Stream>);
+
+impl Rounding {
+    /// The number as it is kept in the parameter's element `index`.
+    #[inline(always)]
+    #[must_use]
+    pub fn round<T: Element>(self, number: T::Real, index: usize) -> T {
+        let mut rounded = T::from_real(number);
+        if let Some(stream) = self.0 {
+            let bits = || stream.at(index as u64);
+            match T::any_mut(std::slice::from_mut(&mut rounded)) {
+                AnySliceMut::F16([x]) => *x = to_f16(number.to_single(), bits()),
+                AnySliceMut::Bf16([x]) => *x = to_bf16(number.to_single(), bits()),
+                _ => {}
+            }
+        }
+        rounded
     }
 }
 

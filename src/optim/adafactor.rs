@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Result},
     kernel::{
         factored::{Divisors, Gradients, apply, average_columns, average_rows, update_squares},
+        random::Rounding,
         scan,
     },
     tensor::{Mask, Schema},
@@ -147,39 +148,39 @@ impl<T: Element> Optimizer<T> for Adafactor {
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {
-        step.needs_nearest()?;
         if step.shape().len() < 2 {
             step.open([FULL], [], |open| {
                 // A vector is a matrix of one row; its column means are the squares themselves.
-                let OpenStep { count, param, grad, slots: [full], mask, .. } = open;
+                let OpenStep { count, param, grad, slots: [full], mask, rounding, .. } = open;
                 let grads =
                     Gradients { values: grad, rows: 1, cols: param.len(), keep: mask.map(Mask::words), offset: 0 };
-                let rates = self.rates::<T>(count, param);
+                let rates = self.rates::<T>(count, param, rounding);
                 self.matrices(param, grads, None, full, rates);
             })
         } else {
             step.open([ROWS, COLS], [], |open| {
-                let OpenStep { count, shape, param, grad, slots: [rows, columns], mask, .. } = open;
+                let OpenStep { count, shape, param, grad, slots: [rows, columns], mask, rounding, .. } = open;
                 let cols = shape[shape.len() - 1];
                 let keep = mask.map(Mask::words);
                 let grads =
                     Gradients { values: grad, rows: param.len().checked_div(cols).unwrap_or(0), cols, keep, offset: 0 };
-                let rates = self.rates::<T>(count, param);
+                let rates = self.rates::<T>(count, param, rounding);
                 self.matrices(param, grads, Some(rows), columns, rates);
             })
         }
     }
 }
 
-/// What a step's scalars are.
+/// What a step's scalars are, and how its result is rounded.
 struct Rates {
     rest: f64,
     rate: f64,
     eps1: f64,
+    rounding: Rounding,
 }
 
 impl Adafactor {
-    fn rates<T: Element>(&self, count: u64, param: &[T]) -> Rates {
+    fn rates<T: Element>(&self, count: u64, param: &[T], rounding: Rounding) -> Rates {
         let count = count as f64;
         // A NaN parameter makes the step NaN, as the reference does.
         let norm = scan::norm(param).unwrap_or(f64::NAN);
@@ -189,6 +190,7 @@ impl Adafactor {
             rest: libm::pow(count, self.beta2_decay),
             rate: size * self.learning_rate.min(1.0 / count.sqrt()),
             eps1: self.eps1.unwrap_or(epsilon::<T>()),
+            rounding,
         }
     }
 
@@ -199,7 +201,7 @@ impl Adafactor {
         grads: Gradients<'_, T::Real>,
         mut rows: Option<&mut [T::Real]>,
         columns: &mut [T::Real],
-        Rates { rest, rate, eps1 }: Rates,
+        Rates { rest, rate, eps1, rounding }: Rates,
     ) {
         let cols = grads.cols;
         if param.is_empty() {
@@ -235,7 +237,7 @@ impl Adafactor {
         let rate = if self.maximize { -rate / clip } else { rate / clip };
         let shrink = narrow(1.0 - self.learning_rate * self.weight_decay);
         for (i, param) in param.chunks_exact_mut(size).enumerate() {
-            apply(param, matrix(i), divisors(i), shrink, narrow(rate));
+            apply(param, matrix(i), divisors(i), shrink, narrow(rate), rounding);
         }
     }
 }
@@ -290,6 +292,25 @@ mod tests {
         let (p, state) = run(f32::NAN);
         assert_eq!(p[4], 0.0);
         assert_eq!((p, state), run(0.0));
+    }
+
+    #[test]
+    fn small_updates_arrive_by_chance() {
+        // A thousandth of 1 each step, where bf16 has no number between 1 - 1/256 and 1.
+        let adafactor = Adafactor::new(1e-3).unwrap().with_weight_decay(0.0).unwrap();
+        let run = |by_chance: bool| {
+            let mut p = vec![half::bf16::ONE; 64 * 64];
+            let grad = vec![half::bf16::ONE; 64 * 64];
+            let mut state = adafactor.init(TensorRef::new(&p, &[64, 64]).unwrap()).unwrap();
+            for _ in 0..20 {
+                let param = TensorMut::new(&mut p, &[64, 64]).unwrap();
+                let step = Step::new(param, TensorRef::new(&grad, &[64, 64]).unwrap(), &mut state);
+                adafactor.step(if by_chance { step.stochastic_rounding(5) } else { step }).unwrap();
+            }
+            p.iter().map(|p| p.to_f64()).sum::<f64>() / p.len() as f64
+        };
+        assert_eq!(run(false), 1.0);
+        assert!((run(true) - 0.98).abs() < 5e-4, "{}", run(true));
     }
 
     #[test]

@@ -186,7 +186,6 @@ impl<T: Element> Optimizer<T> for Muon {
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {
         Optimizer::<T>::supports(self, step.shape())?;
-        step.needs_nearest()?;
         step.open([SLOT], [], |open| self.update(open))
     }
 }
@@ -194,7 +193,7 @@ impl<T: Element> Optimizer<T> for Muon {
 impl Muon {
     fn update<T: Element>(&self, mut open: OpenStep<'_, T, 1, 0>) {
         open.update(&Buffer { mean: Average::new(self.momentum) });
-        let OpenStep { param, grad, slots: [buffer], scratch, mask, shape, .. } = open;
+        let OpenStep { param, grad, slots: [buffer], scratch, mask, shape, rounding, .. } = open;
         let (rows, cols) = (shape[0], shape[1]);
         if param.is_empty() {
             return;
@@ -220,9 +219,9 @@ impl Muon {
         let rate: T::Real = narrow(self.learning_rate * ratio);
         let shrink: T::Real = narrow(1.0 - self.learning_rate * self.weight_decay);
         for (i, &x) in x.iter().enumerate() {
-            let p = &mut param[place(i)];
-            let moved = shrink * p.to_real() - rate * T::Real::from_f64(x.into());
-            *p = if kept(place(i)) { T::from_real(moved) } else { T::default() };
+            let i = place(i);
+            let moved = shrink * param[i].to_real() - rate * T::Real::from_f64(x.into());
+            param[i] = if kept(i) { rounding.round(moved, i) } else { T::default() };
         }
     }
 
@@ -281,6 +280,25 @@ mod tests {
         for i in 0..6 {
             // The taller one's rate is larger by sqrt(3 / 2).
             assert!((tall[i] - wide[i % 2 * 3 + i / 2] * 1.5f64.sqrt()).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn rounding_by_chance_takes_a_neighbour() {
+        let muon = Muon::new(1e-3).unwrap();
+        let grad: Vec<half::bf16> = (0..60).map(|i| half::bf16::from_f32((i * i % 37) as f32 - 18.0)).collect();
+        let run = |by_chance: bool| {
+            let mut p = vec![half::bf16::from_f32(0.75); 60];
+            let mut state = muon.init(TensorRef::new(&p, &[10, 6]).unwrap()).unwrap();
+            let param = TensorMut::new(&mut p, &[10, 6]).unwrap();
+            let step = Step::new(param, TensorRef::new(&grad, &[10, 6]).unwrap(), &mut state);
+            muon.step(if by_chance { step.stochastic_rounding(5) } else { step }).unwrap();
+            p
+        };
+        let (nearest, by_chance) = (run(false), run(true));
+        assert!(nearest != by_chance);
+        for (a, b) in nearest.iter().zip(by_chance) {
+            assert!(a.to_bits().abs_diff(b.to_bits()) <= 1, "{a} {b}");
         }
     }
 

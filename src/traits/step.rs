@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     kernel::{
         grad::GradRef,
-        random::Stream,
+        random::{Rounding, Stream},
         reduce,
         rule::{self, Follow, Pass, Rule},
         slot::SlotMut,
@@ -167,21 +167,6 @@ impl<'a, T: Element> Step<'a, T> {
         self.state.steps() + 1
     }
 
-    /// For implementers whose update rounds a parameter to nearest by itself.
-    ///
-    /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when stochastic rounding was asked for, and would matter.
-    pub fn needs_nearest(&self) -> Result<()> {
-        match self.seed {
-            Some(_) if T::DTYPE.size() == 2 => Err(Error::argument(
-                "rounding",
-                "stochastic",
-                "to nearest: this optimizer's update is not element-wise",
-            )),
-            _ => Ok(()),
-        }
-    }
-
     /// For implementers: checks everything, counts the step and runs an element-wise rule with the
     /// state slots `slots`. `rule` is given the number of this step, from 1.
     ///
@@ -256,10 +241,10 @@ impl<'a, T: Element> Step<'a, T> {
         let start =
             self.follow.map(|follow| follow.filter(|f| f.start).map(|f| Following { share: 0.0, pull: false, ..f }));
         stay(&mut self.param, &self.grad, self.mask, start, &mut followers, None);
-        let seed = self.seed;
+        let rounding = Rounding(self.seed.map(|seed| Stream::new(seed, count)));
         let (shape, param) = self.param.parts_mut();
         let grad = GradRef::new(self.grad.as_slice(), factor, limit);
-        update(OpenStep { count, shape, param, grad, slots, initial, scalars, scratch, mask: self.mask, seed });
+        update(OpenStep { count, shape, param, grad, slots, initial, scalars, scratch, mask: self.mask, rounding });
         let follow = self.follow.map(|follow| follow.map(|f| Following { start: false, ..f }));
         stay(&mut self.param, &self.grad, self.mask, follow, &mut followers, self.copy.as_mut());
         Ok(())
@@ -378,7 +363,8 @@ pub struct OpenStep<'a, T: Element, const N: usize, const M: usize> {
     pub scratch: &'a mut [f32],
     /// What survives; the rest must be 0 afterwards.
     pub mask: Option<&'a Mask>,
-    seed: Option<u64>,
+    /// How the new parameter is to be rounded.
+    pub rounding: Rounding,
 }
 
 impl<T: Element, const N: usize, const M: usize> OpenStep<'_, T, N, M> {
@@ -393,7 +379,7 @@ impl<T: Element, const N: usize, const M: usize> OpenStep<'_, T, N, M> {
             grad: self.grad,
             state: self.slots.each_mut().map(|slot| SlotMut::Any(AnySliceMut::Real(slot))),
             keep: self.mask.map(|mask| (mask.bits(), self.initial)),
-            rounding: self.seed.map(|seed| Stream::new(seed, self.count)),
+            rounding: self.rounding.0,
             dither: Stream::new(DITHER, self.count),
             follow: [None, None],
             copy: None,
