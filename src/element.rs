@@ -58,6 +58,9 @@ pub trait Element:
     fn from_f64(value: f64) -> Self;
     /// Whether it is neither NaN nor infinite.
     fn finite(self) -> bool;
+    /// The largest number.
+    #[doc(hidden)]
+    const LARGEST: f64;
     #[doc(hidden)]
     fn any(values: &[Self]) -> AnySlice<'_, Self::Real>;
     #[doc(hidden)]
@@ -100,6 +103,8 @@ pub trait Real: Element<Real = Self> + Float {
     fn to_single(self) -> f32;
     /// Widens from `f32`; exact.
     fn from_single(single: f32) -> Self;
+    /// The nearest integer, half to even, of a magnitude below 2^22.
+    fn nearest(self) -> i32;
 }
 
 macro_rules! any {
@@ -120,11 +125,12 @@ macro_rules! any {
 }
 
 macro_rules! real {
-    ($t:ty, $dtype:ident, $width:literal) => {
+    ($t:ty, $dtype:ident, $width:literal, $shift:expr) => {
         impl sealed::Sealed for $t {}
         impl Element for $t {
             type Real = $t;
             const DTYPE: DType = DType::$dtype;
+            const LARGEST: f64 = <$t>::MAX as f64;
             #[inline(always)]
             fn to_real(self) -> $t {
                 self
@@ -161,12 +167,18 @@ macro_rules! real {
             fn from_single(single: f32) -> Self {
                 single.into()
             }
+            #[inline(always)]
+            fn nearest(self) -> i32 {
+                // The sum is a number whose unit in the last place is 1; the lowest bits are the integer.
+                const SHIFT: $t = $shift;
+                ((self + SHIFT).to_bits() as u32).wrapping_sub(SHIFT.to_bits() as u32).cast_signed()
+            }
         }
     };
 }
 
-real!(f32, F32, 31);
-real!(f64, F64, 63);
+real!(f32, F32, 31, 12_582_912.0);
+real!(f64, F64, 63, 6_755_399_441_055_744.0);
 
 macro_rules! half {
     ($t:ty, $dtype:ident, $exponent:literal) => {
@@ -174,6 +186,7 @@ macro_rules! half {
         impl Element for $t {
             type Real = f32;
             const DTYPE: DType = DType::$dtype;
+            const LARGEST: f64 = <$t>::MAX.to_f64_const();
             #[inline(always)]
             fn to_real(self) -> f32 {
                 self.to_f32()
@@ -256,6 +269,19 @@ mod tests {
         assert!(<f16 as Element>::from_f64(f64::NAN).is_nan());
         assert_eq!(<f16 as Element>::from_f64(1e300), f16::INFINITY);
         assert_eq!(<bf16 as Element>::from_f64(f64::NEG_INFINITY), bf16::NEG_INFINITY);
+    }
+
+    #[test]
+    fn nearest_is_half_to_even() {
+        fn check<R: Real>() {
+            for (x, want) in
+                [(0.5, 0), (1.5, 2), (2.5, 2), (-0.5, 0), (-1.5, -2), (-2.4999, -2), (-255.0, -255), (0.0, 0)]
+            {
+                assert_eq!(R::from_f64(x).nearest(), want, "{x}");
+            }
+        }
+        check::<f32>();
+        check::<f64>();
     }
 
     #[test]

@@ -7,7 +7,7 @@ use lapidary::{
         Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Compact, Ema, Lamb, Lion, Lookahead, NAdam, Norm, Params,
         RAdam, RmsProp, Scaler, ScheduleFree, Sgd, StepOptions, Update, accumulate,
     },
-    quant::MinMax,
+    quant::{Affine, MinMax, Symmetric},
 };
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -98,7 +98,19 @@ fn all(n: usize) {
     let shape = [n / 10, 2, 5];
     for bits in [1, 4, 8] {
         let minmax = MinMax::new(bits).unwrap();
-        for quantizer in [minmax, minmax.per_channel(0), minmax.per_channel(2), minmax.per_group(3).unwrap()] {
+        let affine = Affine::new(bits).unwrap();
+        let symmetric = Symmetric::new(bits.max(2)).unwrap();
+        let quantizers: [&dyn Quantizer<f32>; 8] = [
+            &minmax,
+            &minmax.per_channel(0),
+            &minmax.per_channel(2),
+            &minmax.per_group(3).unwrap(),
+            &affine,
+            &affine.per_channel(2),
+            &affine.per_group(3).unwrap(),
+            &symmetric.per_channel(1),
+        ];
+        for quantizer in quantizers {
             let mut q = quantizer.quantize(TensorRef::new(&gradient, &shape).unwrap()).unwrap();
             check(&format!("{quantizer:?} of {n}"), || {
                 quantizer.quantize_into(TensorRef::new(&gradient, &shape).unwrap(), &mut q).unwrap();

@@ -2,13 +2,13 @@
 
 use half::{bf16, f16};
 use lapidary::{
-    Element, Isa, Mask, Optimizer, OptimizerExt, PrunerExt, QuantizerExt, Step, TensorMut, TensorRef, half,
+    Element, Isa, Mask, Optimizer, OptimizerExt, PrunerExt, Quantizer, QuantizerExt, Step, TensorMut, TensorRef, half,
     optim::{
         Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Compact, Convention, Ema, Lamb, Lion, Lookahead, NAdam,
         Norm, RAdam, RmsProp, ScheduleFree, Sgd, Stop, clip_norm, clip_value, minimize,
     },
     prune::{Magnitude, Threshold},
-    quant::MinMax,
+    quant::{Affine, MinMax, Symmetric},
 };
 use std::sync::{Mutex, MutexGuard};
 
@@ -196,7 +196,20 @@ fn quantizers<T: Element>() {
             let minmax = MinMax::new(b).unwrap();
             let granularities = (0..shape.len()).map(|axis| minmax.per_channel(axis));
             let groups = [3, 32].map(|size| minmax.per_group(size).unwrap());
-            for quantizer in granularities.chain([minmax]).chain(groups) {
+            let mut quantizers: Vec<Box<dyn Quantizer<T>>> = Vec::new();
+            for minmax in granularities.chain([minmax]).chain(groups) {
+                quantizers.push(Box::new(minmax));
+            }
+            if b % 4 == 0 {
+                let (affine, symmetric) = (Affine::new(b).unwrap(), Symmetric::new(b).unwrap());
+                for axis in 0..shape.len() {
+                    quantizers.push(Box::new(affine.per_channel(axis)));
+                    quantizers.push(Box::new(symmetric.per_channel(axis).full_range()));
+                }
+                quantizers.push(Box::new(affine));
+                quantizers.push(Box::new(symmetric.per_group(32).unwrap()));
+            }
+            for quantizer in quantizers {
                 everywhere(&format!("{quantizer:?} {:?} {shape:?}", T::DTYPE), || {
                     let q = quantizer.quantize(&values).unwrap();
                     let error = q.error(&values).unwrap();

@@ -5,7 +5,7 @@ use lapidary::{
     Element, ErrorKind, Grid, Mask, Optimizer, OptimizerExt, PrunerExt, QTensor, QuantizerExt, Step, TensorRef, half,
     optim::{Adadelta, Adagrad, Adam, AdamW, Adamax, Lion, NAdam, RAdam, RmsProp, ScheduleFree, Sgd},
     prune::{Magnitude, Threshold},
-    quant::MinMax,
+    quant::{Affine, MinMax, Symmetric},
 };
 use proptest::prelude::*;
 
@@ -55,6 +55,41 @@ fn contract<T: Element>(x: &[T], q: &QTensor, group: usize, ulps: f64) -> Result
     Ok(())
 }
 
+/// `|x - x'| <= steps * scale + ulps * ulp(max |x|)`, with each group's own scale as it is stored, and its maximum.
+fn affine_contract<T: Element>(x: &[T], q: &QTensor, group: usize, steps: f64, ulps: f64) -> Result<(), TestCaseError> {
+    let Grid::Affine { scale, .. } = q.grid() else { panic!() };
+    let back: Vec<T> = q.dequantize();
+    for (g, (x, back)) in x.chunks(group).zip(back.chunks(group)).enumerate() {
+        let largest = x.iter().map(|x| x.to_f64().abs()).fold(0.0, f64::max);
+        let bound = steps * scale.get(g).unwrap() + ulps * ulp::<T>(largest);
+        for (x, y) in x.iter().zip(back) {
+            let error = (x.to_f64() / 2.0 - y.to_f64() / 2.0).abs() * 2.0;
+            prop_assert!(error <= bound, "{} bits: {x} became {y}, off by {error:e}, allowed {bound:e}", q.bits());
+        }
+    }
+    Ok(())
+}
+
+/// By all schemes with an exact 0, for the whole and by groups.
+fn affine_contracts<T: Element>(x: &[T], bits: u8, group: usize, ulps: f64) -> Result<(), TestCaseError> {
+    let affine = Affine::new(bits).unwrap();
+    for (affine, group) in [(affine, x.len()), (affine.per_group(group).unwrap(), group)] {
+        match affine.quantize(x) {
+            Ok(q) => affine_contract(x, &q, group, 0.5, ulps)?,
+            // One step may be beyond the largest number.
+            Err(error) => prop_assert!(bits == 1 && error.kind() == ErrorKind::Argument, "{error}"),
+        }
+    }
+    if bits > 1 {
+        let symmetric = Symmetric::new(bits).unwrap();
+        for (symmetric, group) in [(symmetric, x.len()), (symmetric.per_group(group).unwrap(), group)] {
+            affine_contract(x, &symmetric.quantize(x).unwrap(), group, 0.5, ulps)?;
+            affine_contract(x, &symmetric.full_range().quantize(x).unwrap(), group, 1.0, ulps)?;
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -66,7 +101,13 @@ proptest! {
     }
 
     #[test]
+    fn affine_and_symmetric_keep_theirs(x in tensors(), bits in 1u8..=8, group in 1usize..40) {
+        affine_contracts(&x, bits, group, 1.0)?;
+    }
+
+    #[test]
     fn in_f64_too(x in prop::collection::vec(any::<f64>().prop_filter("finite", |x| x.is_finite()), 1..60), bits in 1u8..=8) {
+        affine_contracts(&x, bits, 7, 2.0)?;
         contract(&x, &MinMax::new(bits).unwrap().quantize(&x).unwrap(), x.len(), 2.0)?;
     }
 
@@ -77,9 +118,11 @@ proptest! {
         let brains: Vec<bf16> = x.iter().map(|&b| bf16::from_bits(b)).filter(|x| x.is_finite()).collect();
         if !halves.is_empty() {
             contract(&halves, &minmax.quantize(&halves).unwrap(), halves.len(), 1.0)?;
+            affine_contracts(&halves, bits, 5, 1.0)?;
         }
         if !brains.is_empty() {
             contract(&brains, &minmax.quantize(&brains).unwrap(), brains.len(), 1.0)?;
+            affine_contracts(&brains, bits, 5, 1.0)?;
         }
     }
 
@@ -232,7 +275,7 @@ fn low_precision_is_rounded_once_and_its_state_is_f32() {
 #[test]
 fn types_cross_threads() {
     fn assert<T: Send + Sync>() {}
-    assert::<(Adam, AdamW, Adagrad, Sgd, MinMax, Magnitude, Threshold)>();
+    assert::<(Adam, AdamW, Adagrad, Sgd, MinMax, Affine, Symmetric, Magnitude, Threshold)>();
     assert::<(Mask, QTensor, lapidary::State, lapidary::Error, lapidary::Isa)>();
     assert::<(lapidary::slim::Chain<f32>, lapidary::slim::Plan, lapidary::slim::SlimReport)>();
     assert::<(Box<dyn Optimizer<f32>>, Box<dyn lapidary::Quantizer<f32>>, Box<dyn lapidary::Pruner<f32>>)>();

@@ -6,14 +6,14 @@ use flate2::read::GzDecoder;
 #[cfg(feature = "linalg")]
 use lapidary::optim::{Muon, RateScale};
 use lapidary::{
-    Element, Mask, Optimizer, OptimizerExt, Pruner, PrunerExt, QuantizerExt, Real, Result, Step, TensorMut, TensorRef,
-    Values,
+    Element, Grid, Mask, Optimizer, OptimizerExt, Pruner, PrunerExt, Quantizer, QuantizerExt, Real, Result, Step,
+    TensorMut, TensorRef, Values,
     optim::{
         Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Convention, Lamb, Lion, NAdam, RAdam, RmsProp, ScheduleFree,
         Sgd,
     },
     prune::{Magnitude, Threshold},
-    quant::MinMax,
+    quant::{Affine, MinMax},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
@@ -330,12 +330,76 @@ fn min_max() {
     let outcomes = cases.into_iter().map(|case| {
         let x: Vec<f32> = case.x.into_iter().map(|x| x as f32).collect();
         let q = MinMax::new(case.bits).unwrap().quantize(&x).unwrap();
-        let lapidary::Grid::MinMax { min: Values::F32(min), max: Values::F32(max) } = q.grid() else { panic!("{q:?}") };
+        let Grid::MinMax { min: Values::F32(min), max: Values::F32(max) } = q.grid() else { panic!("{q:?}") };
         let range = (f64::from(min[0]), f64::from(max[0]));
         let wrong = q.codes() != case.codes || range != (case.min, case.max);
         wrong.then(|| format!("{} bits", q.bits()))
     });
     report("min_max", &outcomes.collect::<Vec<_>>());
+}
+
+/// Codes by scales and zero points that are given: one for the tensor, or one for each index along an axis.
+#[derive(Deserialize)]
+struct Torch {
+    axis: Option<usize>,
+    dtype: String,
+    shape: Vec<usize>,
+    x: Vec<f64>,
+    scale: OneOrMany<f64>,
+    zero_point: OneOrMany<i16>,
+    codes: Vec<i16>,
+    dequantized: Option<Vec<f64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T: Copy> OneOrMany<T> {
+    fn all(&self) -> &[T] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl Torch {
+    fn compare(&self) -> Option<String> {
+        // Signed codes are ours less 128.
+        let unsigned = |code: &i16| u8::try_from(code + if self.dtype == "i8" { 128 } else { 0 }).unwrap();
+        let x: Vec<f32> = self.x.iter().map(|&x| x as f32).collect();
+        let affine = Affine::new(8).unwrap();
+        let affine = self.axis.map_or(affine, |axis| affine.per_channel(axis));
+        let grid = Grid::Affine {
+            scale: Values::F32(self.scale.all().iter().map(|&scale| scale as f32).collect()),
+            zero_point: Some(self.zero_point.all().iter().map(unsigned).collect()),
+        };
+        let tensor = TensorRef::new(&x, &self.shape).unwrap();
+        let mut q = Quantizer::<f32>::layout(&affine, &self.shape).unwrap();
+        q.set_grid(grid).unwrap();
+        affine.encode(tensor, &mut q).unwrap();
+        if q.codes() != self.codes.iter().map(unsigned).collect::<Vec<_>>() {
+            return Some(format!("{} {:?}: codes", self.dtype, self.axis));
+        }
+        let back: Vec<f64> = q.dequantize();
+        let values = self
+            .dequantized
+            .as_ref()
+            .is_some_and(|values| values.iter().zip(back).any(|(want, got)| *want as f32 != got as f32));
+        values.then(|| format!("{}: values", self.dtype))
+    }
+}
+
+#[test]
+fn affine() {
+    for kind in ["torch_per_tensor", "torch_per_channel"] {
+        let cases: Vec<Torch> = cases("quant", |case| case["kind"] == kind);
+        report(kind, &cases.iter().map(Torch::compare).collect::<Vec<_>>());
+    }
 }
 
 #[derive(Deserialize)]

@@ -8,7 +8,8 @@
 //!                  1 is followed by: count kept, Rice parameter, count of bytes, bytes of gaps
 //!       encoding   0 f32, 1 f64, 2 f16, 3 bf16: little-endian numbers
 //!                  4: quantized, followed by bits, granularity (0 | 1, axis | 2, group size),
-//!                     grid (0 min-max: minima, then maxima | 1 codebook: levels), packed codes;
+//!                     grid (0 min-max: minima, then maxima | 1 codebook: levels | 2 symmetric: scales |
+//!                     3 affine: scales, then a byte a zero point), packed codes;
 //!                     each list of a grid: type (0 f32, 1 f64), numbers
 //! last      CRC-32 of all before it, 4 bytes, little-endian
 //! ```
@@ -240,6 +241,15 @@ fn put_stored(out: &mut Vec<u8>, stored: &Stored) {
                     out.push(1);
                     put_values(out, levels);
                 }
+                Grid::Affine { scale, zero_point: None } => {
+                    out.push(2);
+                    put_values(out, scale);
+                }
+                Grid::Affine { scale, zero_point: Some(zeros) } => {
+                    out.push(3);
+                    put_values(out, scale);
+                    out.extend_from_slice(zeros);
+                }
             }
             out.extend_from_slice(q.packed());
         }
@@ -422,6 +432,11 @@ impl<'a> Reader<'a> {
                 let levels = sizes.groups.checked_mul(1 << bits).ok_or_else(|| self.error("a codebook too large"))?;
                 Grid::Codebook { levels: self.values(levels)? }
             }
+            2 => Grid::Affine { scale: self.values(sizes.groups)?, zero_point: None },
+            3 => {
+                let scale = self.values(sizes.groups)?;
+                Grid::Affine { scale, zero_point: Some(self.take(sizes.groups)?.to_vec()) }
+            }
             other => return Err(self.error(format!("unknown grid {other}"))),
         };
         let packed = self.take(sizes.bytes)?;
@@ -463,7 +478,10 @@ pub fn load(path: impl AsRef<Path>) -> Result<Vec<Packed>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ErrorKind, QuantizerExt, TensorRef, quant::MinMax};
+    use crate::{
+        ErrorKind, QuantizerExt, TensorRef,
+        quant::{Affine, MinMax, Symmetric},
+    };
     use proptest::prelude::*;
 
     fn sample() -> Vec<Packed> {
@@ -477,6 +495,18 @@ mod tests {
             Packed::dense("é", &[2], Stored::F16(vec![f16::ONE, f16::MIN])).unwrap(),
             Packed::dense("", &[], Stored::Bf16(vec![bf16::PI])).unwrap(),
             Packed::dense("none", &[3, 0], Stored::F64(vec![])).unwrap(),
+            Packed::dense(
+                "affine",
+                &[5, 12],
+                Stored::Quantized(Affine::new(4).unwrap().per_channel(1).quantize(&tensor).unwrap()),
+            )
+            .unwrap(),
+            Packed::dense(
+                "symmetric",
+                &[5, 12],
+                Stored::Quantized(Symmetric::new(8).unwrap().quantize(&tensor).unwrap()),
+            )
+            .unwrap(),
             Packed::dense(
                 "q",
                 &[5, 12],

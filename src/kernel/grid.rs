@@ -2,6 +2,10 @@
 //!
 //! Everything is computed in `f64` and narrowed once.
 
+use super::{
+    affine,
+    rows::{Code, Codes},
+};
 use crate::element::Element;
 
 /// Codes of one tile or run at the most: a table of levels has as many entries.
@@ -39,18 +43,6 @@ impl Even {
         Self { min, max, shrink, grow: 1.0 / shrink, low, span: high - low, top: f64::from((1u32 << bits) - 1) }
     }
 
-    /// Values beyond the range get the code of its nearer end.
-    #[inline(always)]
-    pub(crate) fn code<T: Element>(&self, x: T) -> u8 {
-        if self.span == 0.0 {
-            return 0;
-        }
-        let place = (x.to_f64() * self.shrink - self.low) / self.span * self.top;
-        let place = if place > 0.0 { place } else { 0.0 };
-        let place = if place < self.top { place } else { self.top };
-        (place + ROUND).to_bits() as u8
-    }
-
     #[inline(always)]
     pub(crate) fn level<T: Element>(&self, code: u8) -> T {
         let q = f64::from(code);
@@ -63,6 +55,37 @@ impl Even {
         let level = (self.low + q * self.span / self.top) * self.grow;
         let level = if level < self.max { level } else { self.max };
         T::from_f64(level)
+    }
+}
+
+impl<T: Element> Code<T> for Even {
+    /// Values beyond the range get the code of its nearer end.
+    #[inline(always)]
+    fn code(&self, x: T) -> u8 {
+        if self.span == 0.0 {
+            return 0;
+        }
+        let place = (x.to_f64() * self.shrink - self.low) / self.span * self.top;
+        let place = if place > 0.0 { place } else { 0.0 };
+        let place = if place < self.top { place } else { self.top };
+        (place + ROUND).to_bits() as u8
+    }
+}
+
+/// The groups of a tensor.
+#[derive(Clone, Copy)]
+pub(crate) struct EvenGroups<'a> {
+    pub(crate) min: Numbers<'a>,
+    pub(crate) max: Numbers<'a>,
+    pub(crate) bits: u32,
+}
+
+impl<T: Element> Codes<T> for EvenGroups<'_> {
+    type Code = Even;
+
+    #[inline(always)]
+    fn of(&self, group: usize) -> Even {
+        Even::new(self.min.get(group), self.max.get(group), self.bits)
     }
 }
 
@@ -88,6 +111,8 @@ impl Numbers<'_> {
 pub(crate) enum Levels<'a> {
     /// Evenly spaced between a group's `min` and `max`.
     Even { min: Numbers<'a>, max: Numbers<'a> },
+    /// Evenly spaced, and the code of 0, the middle one unless it is given.
+    Affine { scales: Numbers<'a>, zeros: Option<&'a [u8]> },
     /// `2^bits` numbers a group.
     Table(Numbers<'a>),
 }
@@ -97,6 +122,7 @@ impl Levels<'_> {
     pub(crate) fn level<T: Element>(&self, group: usize, code: u8, bits: u32) -> T {
         match self {
             Self::Even { min, max } => Even::new(min.get(group), max.get(group), bits).level(code),
+            Self::Affine { scales, zeros } => affine::level(scales.get(group), affine::zero(*zeros, group, bits), code),
             Self::Table(all) => T::from_f64(all.get((group << bits) + usize::from(code))),
         }
     }
@@ -110,6 +136,12 @@ impl Levels<'_> {
                 let even = Even::new(min.get(group), max.get(group), bits);
                 for (code, entry) in entries.iter_mut().enumerate() {
                     *entry = even.level(code as u8);
+                }
+            }
+            Self::Affine { scales, zeros } => {
+                let (scale, zero) = (scales.get(group), affine::zero(*zeros, group, bits));
+                for (code, entry) in entries.iter_mut().enumerate() {
+                    *entry = affine::level(scale, zero, code as u8);
                 }
             }
             Self::Table(all) => {

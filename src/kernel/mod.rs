@@ -2,6 +2,7 @@
 //!
 //! The only module with `unsafe` code: the calls of two functions, in [`isa`].
 
+pub(crate) mod affine;
 pub(crate) mod any;
 pub(crate) mod bits;
 pub(crate) mod block8;

@@ -1,13 +1,14 @@
 //! Quantizing and dequantizing a tensor of rows: codes in packed rows, levels in groups.
 
 use super::{
-    grid::{Even, Levels, MAX_LEVELS, Numbers},
+    grid::{Levels, MAX_LEVELS},
     isa::{Isa, Kernel},
     pack::{pack, packed_len, unpack},
     parallel::{GRAIN, Work, execute},
     scan,
 };
-use crate::element::Element;
+use crate::element::{Element, Real};
+use num_traits::Float;
 use std::ops::Range;
 
 /// Columns worked on at a time; whole bytes at every width.
@@ -169,18 +170,28 @@ fn over<V: Cut, B: Cut, O: Operation<V, B>>(layout: Layout, values: V, bytes: B,
     execute(Tiles { layout, tiles: 0..rows * layout.tiles_per_row(), values, bytes, op })
 }
 
-/// Codes of `values` by evenly spaced levels between each group's `min` and `max`.
-pub(crate) fn encode<T: Element>(layout: Layout, values: &[T], min: Numbers<'_>, max: Numbers<'_>, bytes: &mut [u8]) {
-    over(layout, values, bytes, Encode { min, max });
+/// From a value to a code, for one group.
+pub(crate) trait Code<T>: Copy {
+    fn code(&self, x: T) -> u8;
+}
+
+/// From values to codes, for all groups of a tensor.
+pub(crate) trait Codes<T>: Copy + Send + Sync {
+    type Code: Code<T>;
+    fn of(&self, group: usize) -> Self::Code;
+}
+
+/// The codes of `values`, packed.
+pub(crate) fn encode<T: Element>(layout: Layout, values: &[T], codes: impl Codes<T>, bytes: &mut [u8]) {
+    over(layout, values, bytes, Encode { codes });
 }
 
 #[derive(Clone, Copy)]
-struct Encode<'a> {
-    min: Numbers<'a>,
-    max: Numbers<'a>,
+struct Encode<C> {
+    codes: C,
 }
 
-impl<T: Element> Operation<&[T], &mut [u8]> for Encode<'_> {
+impl<T: Element, C: Codes<T>> Operation<&[T], &mut [u8]> for Encode<C> {
     type Output = ();
 
     #[inline(always)]
@@ -191,9 +202,9 @@ impl<T: Element> Operation<&[T], &mut [u8]> for Encode<'_> {
             let (tile, values_rest) = values.split_at(width);
             let (packed, bytes_rest) = bytes.split_at_mut(packed_len(width, layout.bits));
             layout.runs(row, col..col + width, |run, group| {
-                let even = Even::new(self.min.get(group), self.max.get(group), layout.bits);
+                let group = self.codes.of(group);
                 for (code, &x) in codes[run.clone()].iter_mut().zip(&tile[run]) {
-                    *code = even.code(x);
+                    *code = group.code(x);
                 }
             });
             pack(&codes[..width], layout.bits, packed);
@@ -329,46 +340,101 @@ impl<'a, T: Element> Decoder<'a, T> {
     }
 }
 
-/// The smallest and largest value of each group, in `min` and `max`; `values` are finite.
-pub(crate) fn ranges<T: Element>(layout: Layout, values: &[T], min: &mut [T::Real], max: &mut [T::Real]) {
-    execute(Ranges { layout, values, first: 0, total: min.len(), min, max });
+/// Takes the smallest and the largest value of each group.
+pub(crate) trait Ranges<R>: Send + Sized {
+    /// Groups.
+    fn len(&self) -> usize;
+    fn split_at(self, mid: usize) -> (Self, Self);
+    fn put(&mut self, group: usize, min: R, max: R);
 }
 
-struct Ranges<'a, T: Element> {
-    layout: Layout,
-    values: &'a [T],
-    first: usize,
-    total: usize,
-    min: &'a mut [T::Real],
-    max: &'a mut [T::Real],
+/// Keeps them as they are.
+pub(crate) struct Ends<'a, R> {
+    pub(crate) min: &'a mut [R],
+    pub(crate) max: &'a mut [R],
 }
 
-impl<T: Element> Work for Ranges<'_, T> {
-    type Output = ();
-
+impl<R: Real> Ranges<R> for Ends<'_, R> {
     fn len(&self) -> usize {
         self.min.len()
     }
 
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let (min, min_right) = self.min.split_at_mut(mid);
+        let (max, max_right) = self.max.split_at_mut(mid);
+        (Self { min, max }, Self { min: min_right, max: max_right })
+    }
+
+    #[inline(always)]
+    fn put(&mut self, group: usize, min: R, max: R) {
+        (self.min[group], self.max[group]) = (min, max);
+    }
+}
+
+/// Keeps the scale, and the code of 0 where it differs from group to group, that `fit` makes of them.
+pub(crate) struct Scales<'a, R, F> {
+    pub(crate) scales: &'a mut [R],
+    pub(crate) zeros: Option<&'a mut [u8]>,
+    pub(crate) fit: F,
+}
+
+impl<R: Real, F: Fn(R, R) -> (R, u8) + Copy + Send> Ranges<R> for Scales<'_, R, F> {
+    fn len(&self) -> usize {
+        self.scales.len()
+    }
+
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let Self { scales, zeros, fit } = self;
+        let (scales, scales_right) = scales.split_at_mut(mid);
+        let (zeros, zeros_right) = zeros.map(|zeros| zeros.split_at_mut(mid)).unzip();
+        (Self { scales, zeros, fit }, Self { scales: scales_right, zeros: zeros_right, fit })
+    }
+
+    #[inline(always)]
+    fn put(&mut self, group: usize, min: R, max: R) {
+        let (scale, zero) = (self.fit)(min, max);
+        self.scales[group] = scale;
+        if let Some(zeros) = &mut self.zeros {
+            zeros[group] = zero;
+        }
+    }
+}
+
+/// Finds the range of each group; `values` are finite.
+pub(crate) fn ranges<T: Element>(layout: Layout, values: &[T], to: impl Ranges<T::Real>) {
+    execute(Scan { layout, values, first: 0, total: to.len(), to });
+}
+
+struct Scan<'a, T, S> {
+    layout: Layout,
+    values: &'a [T],
+    first: usize,
+    total: usize,
+    to: S,
+}
+
+impl<T: Element, S: Ranges<T::Real>> Work for Scan<'_, T, S> {
+    type Output = ();
+
+    fn len(&self) -> usize {
+        self.to.len()
+    }
+
     fn chunk(&self) -> usize {
         let size = self.values.len() / self.total.max(1);
-        // Columns are read across rows: at least a cache line of them.
-        let least = if self.layout.groups == Groups::Columns { 16 } else { 1 };
+        // Columns are read across rows: at least a few cache lines of them.
+        let least = if self.layout.groups == Groups::Columns { COLUMNS } else { 1 };
         (GRAIN / size.max(1)).max(least)
     }
 
     fn elements(&self) -> usize {
-        self.values.len() / self.total.max(1) * self.min.len()
+        self.values.len() / self.total.max(1) * self.to.len()
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let Self { layout, values, first, total, min, max } = self;
-        let (min, min_right) = min.split_at_mut(mid);
-        let (max, max_right) = max.split_at_mut(mid);
-        (
-            Self { layout, values, first, total, min, max },
-            Self { layout, values, first: first + mid, total, min: min_right, max: max_right },
-        )
+        let Self { layout, values, first, total, to } = self;
+        let (to, right) = to.split_at(mid);
+        (Self { layout, values, first, total, to }, Self { layout, values, first: first + mid, total, to: right })
     }
 
     fn run(self, isa: Isa) {
@@ -378,24 +444,29 @@ impl<T: Element> Work for Ranges<'_, T> {
     fn combine((): (), (): ()) {}
 }
 
-impl<T: Element> Kernel for Ranges<'_, T> {
+/// Columns whose ranges are found at a time.
+const COLUMNS: usize = 64;
+
+impl<T: Element, S: Ranges<T::Real>> Kernel for Scan<'_, T, S> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { layout, values, first, total, min, max } = self;
-        let groups = first..first + min.len();
+        let Self { layout, values, first, total, mut to } = self;
+        let groups = first..first + to.len();
         let cols = layout.cols;
-        let mut put = |group: usize, range: (T::Real, T::Real)| {
-            (min[group - first], max[group - first]) = range;
-        };
         match layout.groups {
-            Groups::Whole => put(0, scan::range_of_run(values)),
+            Groups::Whole => {
+                let (min, max) = scan::range_of_run(values);
+                to.put(0, min, max);
+            }
             Groups::Blocks { size } => {
                 let per_row = cols.div_ceil(size);
                 for group in groups {
                     let (row, col) = (group / per_row, group % per_row * size);
-                    put(group, scan::range_of_run(&values[row * cols + col..row * cols + cols.min(col + size)]));
+                    let end = cols.min(col.saturating_add(size));
+                    let (min, max) = scan::range_of_run(&values[row * cols + col..row * cols + end]);
+                    to.put(group - first, min, max);
                 }
             }
             Groups::Rows { repeat, .. } => {
@@ -406,15 +477,22 @@ impl<T: Element> Kernel for Ranges<'_, T> {
                         let (l, h) = scan::range_of_run(again);
                         (low, high) = (if l < low { l } else { low }, if h > high { h } else { high });
                     }
-                    put(group, (low, high));
+                    to.put(group - first, low, high);
                 }
             }
             Groups::Columns => {
-                for (i, row) in values.chunks_exact(cols).enumerate() {
-                    for ((x, min), max) in row[groups.clone()].iter().zip(min.iter_mut()).zip(max.iter_mut()) {
-                        let x = x.to_real();
-                        *min = if i == 0 || x < *min { x } else { *min };
-                        *max = if i == 0 || x > *max { x } else { *max };
+                for start in groups.clone().step_by(COLUMNS) {
+                    let columns = start..groups.end.min(start + COLUMNS);
+                    let (mut min, mut max) = ([T::Real::infinity(); COLUMNS], [T::Real::neg_infinity(); COLUMNS]);
+                    for row in values.chunks_exact(cols) {
+                        for ((x, min), max) in row[columns.clone()].iter().zip(&mut min).zip(&mut max) {
+                            let x = x.to_real();
+                            *min = if x < *min { x } else { *min };
+                            *max = if x > *max { x } else { *max };
+                        }
+                    }
+                    for column in columns {
+                        to.put(column - first, min[column - start], max[column - start]);
                     }
                 }
             }

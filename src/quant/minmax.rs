@@ -1,11 +1,15 @@
 //! The min-max quantizer: evenly spaced levels between the smallest and the largest value.
 
+use super::spec::{Spec, granularity};
 use crate::{
     element::Element,
-    error::{Error, Result},
-    kernel::rows,
+    error::Result,
+    kernel::{
+        grid::EvenGroups,
+        rows::{self, Ends},
+    },
     tensor::{
-        Granularity, Grid, QTensor, TensorRef,
+        Granularity, Grid, QTensor, TensorRef, Values,
         qtensor::{check_finite, range},
     },
     traits::Quantizer,
@@ -42,8 +46,7 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MinMax {
-    bits: u8,
-    granularity: Granularity,
+    spec: Spec,
 }
 
 impl MinMax {
@@ -52,65 +55,23 @@ impl MinMax {
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when `bits` is not in 1..=8.
     pub fn new(bits: u8) -> Result<Self> {
-        if !(1..=8).contains(&bits) {
-            return Err(Error::argument("bits", bits, "1 to 8"));
-        }
-        Ok(Self { bits, granularity: Granularity::Tensor })
+        Ok(Self { spec: Spec::new(bits, 1)? })
     }
 
-    /// A range for each index along `axis`, counted from 0.
-    #[must_use]
-    pub fn per_channel(self, axis: usize) -> Self {
-        Self { granularity: Granularity::Channel { axis }, ..self }
-    }
+    granularity!();
 
-    /// A range for each `size` neighbours along the last axis.
-    ///
-    /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when `size` is 0.
-    pub fn per_group(self, size: usize) -> Result<Self> {
-        if size == 0 {
-            return Err(Error::argument("group size", size, "at least 1"));
-        }
-        Ok(Self { granularity: Granularity::Group { size }, ..self })
-    }
-
-    /// Bits of a code.
-    #[must_use]
-    pub fn bits(&self) -> u8 {
-        self.bits
-    }
-
-    /// What shares a range.
-    #[must_use]
-    pub fn granularity(&self) -> Granularity {
-        self.granularity
-    }
-
-    /// An error unless `q` was laid out by this quantizer for the shape of `values`.
     fn check<T: Element>(&self, values: &TensorRef<'_, T>, q: &QTensor) -> Result<()> {
-        q.check_shape(values.shape())?;
         let fits = matches!(q.grid(), Grid::MinMax { min, .. } if min.as_slice::<T::Real>().is_some());
-        if fits && q.bits() == self.bits && q.granularity() == self.granularity {
-            return Ok(());
-        }
-        let grid = match q.grid() {
-            Grid::MinMax { min, .. } => format!("ranges in {:?}", min.dtype()),
-            Grid::Codebook { .. } => "a codebook".into(),
-        };
-        let found = format!("of {} bits, {:?}, {grid}", q.bits(), q.granularity());
-        let fits = format!("of {} bits, {:?}, ranges in {:?}", self.bits, self.granularity, T::Real::DTYPE);
-        Err(Error::argument(
-            "quantized tensor",
-            format!("{found} where {fits} is needed"),
-            "laid out by this quantizer",
-        ))
+        self.spec.check(values, q, fits, "ranges")
     }
 }
 
 impl<T: Element> Quantizer<T> for MinMax {
     fn layout(&self, shape: &[usize]) -> Result<QTensor> {
-        QTensor::zeros::<T::Real>(shape, self.bits, self.granularity)
+        QTensor::laid_out(shape, self.bits(), self.granularity(), |groups| {
+            let zeros = Values::filled::<T::Real>(groups, 0.0)?;
+            Ok(Grid::MinMax { min: zeros.clone(), max: zeros })
+        })
     }
 
     fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
@@ -118,11 +79,11 @@ impl<T: Element> Quantizer<T> for MinMax {
         let values = values.as_slice();
         let (layout, grid, _) = q.parts_mut();
         let Some((min, max)) = grid.min_max_mut::<T::Real>() else { return Ok(()) };
-        if self.granularity == Granularity::Tensor {
+        if self.granularity() == Granularity::Tensor {
             (min[0], max[0]) = range("tensor", values)?;
         } else {
             check_finite("tensor", values)?;
-            rows::ranges(layout, values, min, max);
+            rows::ranges(layout, values, Ends { min, max });
         }
         Ok(())
     }
@@ -144,7 +105,8 @@ impl<T: Element> Quantizer<T> for MinMax {
 fn encode_finite<T: Element>(values: &[T], q: &mut QTensor) {
     let (layout, grid, packed) = q.parts_mut();
     if let Grid::MinMax { min, max } = grid {
-        rows::encode(layout, values, min.numbers(), max.numbers(), packed);
+        let groups = EvenGroups { min: min.numbers(), max: max.numbers(), bits: layout.bits };
+        rows::encode(layout, values, groups, packed);
     }
 }
 

@@ -44,6 +44,13 @@ pub enum Grid {
         /// The largest value of each group: that of code `2^bits - 1`.
         max: Values,
     },
+    /// Evenly spaced, and 0 is one of them: `x' = (q - zero_point) * scale`.
+    Affine {
+        /// The distance of two levels of each group, above 0.
+        scale: Values,
+        /// The code of 0 in each group; `None`: the middle code `2^(bits - 1)` in all of them.
+        zero_point: Option<Vec<u8>>,
+    },
     /// Any levels: `x' = levels[group * 2^bits + q]`.
     Codebook {
         /// `2^bits` numbers a group.
@@ -57,6 +64,7 @@ impl Grid {
     pub fn byte_size(&self) -> usize {
         match self {
             Self::MinMax { min, max } => min.byte_size() + max.byte_size(),
+            Self::Affine { scale, zero_point } => scale.byte_size() + zero_point.as_ref().map_or(0, Vec::len),
             Self::Codebook { levels } => levels.byte_size(),
         }
     }
@@ -65,7 +73,25 @@ impl Grid {
     pub(crate) fn min_max_mut<R: Real>(&mut self) -> Option<(&mut [R], &mut [R])> {
         match self {
             Self::MinMax { min, max } => Some((min.as_mut_slice()?, max.as_mut_slice()?)),
-            Self::Codebook { .. } => None,
+            _ => None,
+        }
+    }
+
+    /// Scales and zero points, when the grid is affine in `R`.
+    pub(crate) fn affine_mut<R: Real>(&mut self) -> Option<(&mut [R], Option<&mut [u8]>)> {
+        match self {
+            Self::Affine { scale, zero_point } => Some((scale.as_mut_slice()?, zero_point.as_deref_mut())),
+            _ => None,
+        }
+    }
+
+    /// What it is, for messages.
+    pub(crate) fn form(&self) -> String {
+        match self {
+            Self::MinMax { min, .. } => format!("ranges in {:?}", min.dtype()),
+            Self::Affine { scale, zero_point: Some(_) } => format!("scales in {:?} and zero points", scale.dtype()),
+            Self::Affine { scale, zero_point: None } => format!("scales in {:?}", scale.dtype()),
+            Self::Codebook { .. } => "a codebook".into(),
         }
     }
 }
@@ -111,7 +137,8 @@ impl QTensor {
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) for bits outside 1..=8, an axis the shape does not
-    /// have, a group size of 0, minima and maxima of different types, a minimum above its maximum;
+    /// have, a group size of 0, minima and maxima of different types, a minimum above its maximum, a scale not above 0, a zero point
+    /// of more bits;
     /// [`Shape`](crate::ErrorKind::Shape) when `packed` or the grid has another length than these imply;
     /// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinite level; [`Empty`](crate::ErrorKind::Empty)
     /// for a shape without elements.
@@ -133,6 +160,23 @@ impl QTensor {
         let mut q = Self::new(shape, bits, granularity, grid, packed)?;
         q.set_codes(codes)?;
         Ok(q)
+    }
+
+    /// A quantized tensor from signed codes, as ONNX and PyTorch keep those of `int8` and `int4`: each is the unsigned one less
+    /// `2^(bits - 1)`, and so are the zero points of such a tensor.
+    ///
+    /// # Errors
+    /// As [`from_codes`](QTensor::from_codes).
+    pub fn from_signed_codes(
+        shape: &[usize],
+        bits: u8,
+        granularity: Granularity,
+        grid: Grid,
+        codes: &[i8],
+    ) -> Result<Self> {
+        let middle = 1u8.checked_shl(u32::from(bits).wrapping_sub(1)).unwrap_or(0);
+        let unsigned: Vec<u8> = codes.iter().map(|code| code.cast_unsigned().wrapping_add(middle)).collect();
+        Self::from_codes(shape, bits, granularity, grid, &unsigned)
     }
 
     /// Replaces all codes. Does not allocate.
@@ -163,11 +207,15 @@ impl QTensor {
         Ok(())
     }
 
-    /// A min-max tensor with all codes and levels 0, to be filled.
-    pub(crate) fn zeros<R: Real>(shape: &[usize], bits: u8, granularity: Granularity) -> Result<Self> {
+    /// A tensor with all codes 0 and a grid of so many groups, to be filled.
+    pub(crate) fn laid_out(
+        shape: &[usize],
+        bits: u8,
+        granularity: Granularity,
+        grid: impl FnOnce(usize) -> Result<Grid>,
+    ) -> Result<Self> {
         let sizes = Self::sizes(shape, bits, granularity)?;
-        let zeros = Values::filled::<R>(sizes.groups, 0.0)?;
-        let grid = Grid::MinMax { min: zeros.clone(), max: zeros };
+        let grid = grid(sizes.groups)?;
         Ok(Self { dims: shape.into(), bits, granularity, grid, packed: filled(sizes.bytes, 0)? })
     }
 
@@ -224,6 +272,13 @@ impl QTensor {
         codes
     }
 
+    /// The codes less `2^(bits - 1)`, one a byte, in logical order: as ONNX and PyTorch keep `int8` and `int4`.
+    #[must_use]
+    pub fn signed_codes(&self) -> Vec<i8> {
+        let middle = 1u8 << (self.bits - 1);
+        self.codes().into_iter().map(|code| code.wrapping_sub(middle).cast_signed()).collect()
+    }
+
     /// Bytes of the packed codes and the levels.
     #[must_use]
     pub fn byte_size(&self) -> usize {
@@ -236,7 +291,8 @@ impl QTensor {
         self.byte_size() as f64 * 8.0 / self.len() as f64
     }
 
-    /// The decoded values, in logical order. A level beyond the range of a narrower `T` becomes infinite.
+    /// The decoded values, in logical order. A level beyond the range of a narrower `T` becomes infinite, but for one of an
+    /// [affine](Grid::Affine) grid, which becomes the largest number.
     #[must_use]
     pub fn dequantize<T: Element>(&self) -> Vec<T> {
         let mut values = vec![T::default(); self.len()];
@@ -287,6 +343,9 @@ impl QTensor {
     fn levels(&self) -> Levels<'_> {
         match &self.grid {
             Grid::MinMax { min, max } => Levels::Even { min: min.numbers(), max: max.numbers() },
+            Grid::Affine { scale, zero_point } => {
+                Levels::Affine { scales: scale.numbers(), zeros: zero_point.as_deref() }
+            }
             Grid::Codebook { levels } => Levels::Table(levels.numbers()),
         }
     }
@@ -371,6 +430,20 @@ fn check_grid(grid: &Grid, groups: usize, bits: u8) -> Result<()> {
                 Some(i) => {
                     Err(Error::argument("minimum", format!("above the maximum in group {i}"), "at most the maximum"))
                 }
+                None => Ok(()),
+            }
+        }
+        Grid::Affine { scale, zero_point } => {
+            check("scales", scale, groups)?;
+            if let Some(i) = (0..groups).find(|&i| scale.get(i) <= Some(0.0)) {
+                return Err(Error::argument("scale", format!("{:?} in group {i}", scale.get(i)), "above 0"));
+            }
+            let Some(zeros) = zero_point else { return Ok(()) };
+            if zeros.len() != groups {
+                return Err(Error::shape("zero points", &[groups], &[zeros.len()]));
+            }
+            match zeros.iter().find(|&&zero| u32::from(zero) >> bits != 0) {
+                Some(zero) => Err(Error::argument("zero point", zero, "less than 2^bits")),
                 None => Ok(()),
             }
         }

@@ -1,0 +1,88 @@
+//! Evenly spaced levels of which one is 0: from values to codes and back, for one group of elements.
+
+use super::rows::{Code, Codes};
+use crate::element::{Element, Real};
+
+/// `q = round(x / scale) + zero`, half to even, limited to `least ..= top`; `x' = (q - zero) * scale`.
+///
+/// One division in the arithmetic of the values, as ONNX defines it; the product is rounded once.
+#[derive(Clone, Copy)]
+pub(crate) struct Affine<R> {
+    scale: R,
+    zero: u8,
+    low: R,
+    high: R,
+}
+
+impl<R: Real> Affine<R> {
+    #[inline(always)]
+    fn new(scale: R, zero: u8, least: u8, top: u8) -> Self {
+        let from_zero = |code: u8| R::from_f64(f64::from(code) - f64::from(zero));
+        Self { scale, zero, low: from_zero(least), high: from_zero(top) }
+    }
+}
+
+impl<T: Element> Code<T> for Affine<T::Real> {
+    #[inline(always)]
+    fn code(&self, x: T) -> u8 {
+        let place = x.to_real() / self.scale;
+        let place = if place > self.low { place } else { self.low };
+        let place = if place < self.high { place } else { self.high };
+        (place.nearest() + i32::from(self.zero)) as u8
+    }
+}
+
+/// The value of a code: at most the largest number of the type, which a level of a range up to it can lie beyond.
+#[inline(always)]
+pub(crate) fn level<T: Element>(scale: f64, zero: u8, code: u8) -> T {
+    let level = (f64::from(code) - f64::from(zero)) * scale;
+    T::from_f64(level.clamp(-T::LARGEST, T::LARGEST))
+}
+
+/// The zero of a group, where all have the middle one unless they are listed.
+#[inline(always)]
+pub(crate) fn zero(zeros: Option<&[u8]>, group: usize, bits: u32) -> u8 {
+    zeros.map_or(1 << (bits - 1), |zeros| zeros[group])
+}
+
+/// The groups of a tensor.
+#[derive(Clone, Copy)]
+pub(crate) struct AffineGroups<'a, R> {
+    pub(crate) scales: &'a [R],
+    pub(crate) zeros: Option<&'a [u8]>,
+    pub(crate) bits: u32,
+    /// The lowest code that is used.
+    pub(crate) least: u8,
+}
+
+impl<T: Element> Codes<T> for AffineGroups<'_, T::Real> {
+    type Code = Affine<T::Real>;
+
+    #[inline(always)]
+    fn of(&self, group: usize) -> Affine<T::Real> {
+        let zero = zero(self.zeros, group, self.bits);
+        Affine::new(self.scales[group], zero, self.least, ((1u32 << self.bits) - 1) as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_limited_and_halves_go_to_even() {
+        let affine = Affine::new(0.5f32, 3, 0, 15);
+        let codes: Vec<u8> = [-9.0f32, -1.5, -0.25, 0.0, 0.25, 0.75, 6.0, 1e38].map(|x| affine.code(x)).into();
+        assert_eq!(codes, [0, 0, 3, 3, 3, 5, 15, 15]);
+        assert_eq!(level::<f32>(0.5, 3, 0), -1.5);
+        let restricted = Affine::new(1.0f64, 128, 1, 255);
+        assert_eq!([-1e300, -127.0, 127.4, 1e300].map(|x| restricted.code(x)), [1, 1, 255, 255]);
+    }
+
+    #[test]
+    fn tiny_scales_saturate() {
+        let affine = Affine::new(f32::MIN_POSITIVE, 128, 0, 255);
+        assert_eq!([f32::MIN, 0.0, f32::MAX].map(|x| affine.code(x)), [0, 128, 255]);
+        assert_eq!((level::<f32>(3e38, 2, 0), level::<f32>(3e38, 2, 3)), (f32::MIN, 3e38));
+    }
+}

@@ -1,0 +1,212 @@
+//! The affine quantizer: evenly spaced levels, one of which is 0.
+
+use super::spec::{Spec, granularity};
+use crate::{
+    element::{Element, Real},
+    error::{Error, Result},
+    kernel::{
+        affine::AffineGroups,
+        rows::{self, Scales},
+    },
+    tensor::{
+        Granularity, Grid, QTensor, TensorRef, Values,
+        qtensor::{check_finite, range},
+        view::filled,
+    },
+    traits::Quantizer,
+};
+
+/// Quantizes to `b` bits with an integer zero point, the form that ONNX, PyTorch and TFLite store and compute with.
+///
+/// The range is widened to hold 0, which is a level and so stays exact:
+///
+/// ```text
+/// min = min(min, 0);  max = max(max, 0)
+/// scale = (max - min) / (2^b - 1)                              in f64, narrowed once; at least the smallest normal number
+/// zero_point = round(-min / scale)                             half to even, from 0 to 2^b - 1
+/// q  = round(x / scale) + zero_point                           half to even, from 0 to 2^b - 1
+/// x' = (q - zero_point) * scale
+/// ```
+///
+/// and no `x'` is beyond the largest number of its type. `|x - x'| <= scale / 2 + 1 ulp(max |x|)`, with the scale as it is stored (2 ulp in `f64`). Codes and zero points are unsigned; the signed ones of
+/// `int8` and `int4` are these less `2^(b-1)` ([`QTensor::signed_codes`]). 8 bits of a whole tensor are ONNX's `DynamicQuantizeLinear`.
+///
+/// | name | default | range | purpose |
+/// |---|---|---|---|
+/// | `bits` | – | 1 to 8 | bits of a code |
+/// | granularity | the tensor | [`per_channel`](Affine::per_channel), [`per_group`](Affine::per_group) | what shares a scale |
+///
+/// A scale is kept in `f32` (`f64` for `f64` tensors) and a zero point in a byte.
+///
+/// ```
+/// use lapidary::{Grid, QuantizerExt, Values, quant::Affine};
+/// let weights = vec![-1.0f32, 0.0, 0.4, 2.0];
+/// let q = Affine::new(4)?.quantize(&weights)?;
+/// assert_eq!(q.grid(), &Grid::Affine { scale: Values::F32(vec![0.2]), zero_point: Some(vec![5]) });
+/// assert_eq!(q.codes(), [0, 5, 7, 15]);
+/// assert_eq!(q.dequantize::<f32>(), [-1.0, 0.0, 0.4, 2.0]);
+/// # Ok::<(), lapidary::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Affine {
+    spec: Spec,
+}
+
+impl Affine {
+    /// A quantizer to `bits` bits, one scale for the whole tensor.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when `bits` is not in 1..=8.
+    pub fn new(bits: u8) -> Result<Self> {
+        Ok(Self { spec: Spec::new(bits, 1)? })
+    }
+
+    granularity!();
+
+    fn check<T: Element>(&self, values: &TensorRef<'_, T>, q: &QTensor) -> Result<()> {
+        let fits =
+            matches!(q.grid(), Grid::Affine { scale, zero_point: Some(_) } if scale.as_slice::<T::Real>().is_some());
+        self.spec.check(values, q, fits, "scales and zero points")
+    }
+}
+
+impl<T: Element> Quantizer<T> for Affine {
+    fn layout(&self, shape: &[usize]) -> Result<QTensor> {
+        QTensor::laid_out(shape, self.bits(), self.granularity(), |groups| {
+            let scale = Values::filled::<T::Real>(groups, 1.0)?;
+            Ok(Grid::Affine { scale, zero_point: Some(filled(groups, 0)?) })
+        })
+    }
+
+    fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
+        self.check(&values, q)?;
+        let top = self.spec.top();
+        fit_scales(values.as_slice(), q, move |min, max| {
+            let (min, max) = (min.to_f64().min(0.0), max.to_f64().max(0.0));
+            let scale = scale::<T::Real>(max / 2.0 - min / 2.0, top / 2.0);
+            let zero = (-min / scale.to_f64()).round_ties_even();
+            (scale, zero.clamp(0.0, top) as u8)
+        })
+    }
+
+    fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
+        self.check(&values, q)?;
+        check_finite("tensor", values.as_slice())?;
+        encode_finite(values.as_slice(), q, 0);
+        Ok(())
+    }
+
+    fn quantize_into(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
+        self.fit(TensorRef::from(&values), q)?;
+        encode_finite(values.as_slice(), q, 0);
+        Ok(())
+    }
+}
+
+/// `reach / steps`, narrowed, and never so small that a division by it loses digits.
+pub(super) fn scale<R: Real>(reach: f64, steps: f64) -> R {
+    let scale = R::from_f64(reach / steps);
+    if scale < R::min_positive_value() { R::min_positive_value() } else { scale }
+}
+
+/// Sets the scales, and the zero points if there are any, that `fit` makes of each group's range. Nothing moves unless all values
+/// are finite, and the scale of them all together is.
+pub(super) fn fit_scales<T: Element>(
+    values: &[T],
+    q: &mut QTensor,
+    fit: impl Fn(T::Real, T::Real) -> (T::Real, u8) + Copy + Send,
+) -> Result<()> {
+    let (min, max) = range("tensor", values)?;
+    let whole = fit(min, max);
+    if !whole.0.finite() {
+        let found = format!("{:?} to {:?}", min.to_f64(), max.to_f64());
+        return Err(Error::argument("range", found, "one whose scale is finite"));
+    }
+    let granularity = q.granularity();
+    let (layout, grid, _) = q.parts_mut();
+    let Some((scales, zeros)) = grid.affine_mut::<T::Real>() else { return Ok(()) };
+    if granularity == Granularity::Tensor {
+        scales[0] = whole.0;
+        if let Some(zeros) = zeros {
+            zeros[0] = whole.1;
+        }
+    } else {
+        rows::ranges(layout, values, Scales { scales, zeros, fit });
+    }
+    Ok(())
+}
+
+/// Sets the codes of finite values; none is below `least`.
+pub(super) fn encode_finite<T: Element>(values: &[T], q: &mut QTensor, least: u8) {
+    let (layout, grid, packed) = q.parts_mut();
+    let bits = layout.bits;
+    if let Some((scales, zeros)) = grid.affine_mut::<T::Real>() {
+        rows::encode(layout, values, AffineGroups { scales, zeros: zeros.as_deref(), bits, least }, packed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ErrorKind, QuantizerExt};
+
+    #[test]
+    fn zero_is_exact_whatever_the_range() {
+        for x in [[3.0f32, 5.0, 9.0], [-9.0, -5.0, -0.1], [-1e-3, 7.0, 0.0], [0.0; 3], [3e38, -3e38, 1.0]] {
+            for bits in 2..=8 {
+                let affine = Affine::new(bits).unwrap();
+                let mut q = affine.quantize(&x).unwrap();
+                affine.encode((&[0.0f32; 3]).into(), &mut q).unwrap();
+                assert_eq!(q.dequantize::<f32>(), [0.0; 3], "{x:?} {bits}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_granularity_has_the_scales_a_plain_loop_finds() {
+        let shape = [3, 4, 5];
+        let x: Vec<f64> = (0..60).map(|i| f64::from(i * 37 % 61) * 0.1 - 1.0).collect();
+        let tensor = TensorRef::new(&x, &shape).unwrap();
+        type GroupOf = fn(usize) -> usize;
+        let affine = Affine::new(8).unwrap();
+        let cases: [(Affine, GroupOf); 5] = [
+            (affine, |_| 0),
+            (affine.per_channel(0), |i| i / 20),
+            (affine.per_channel(1), |i| i / 5 % 4),
+            (affine.per_channel(2), |i| i % 5),
+            (affine.per_group(2).unwrap(), |i| i / 5 * 3 + i % 5 / 2),
+        ];
+        for (quantizer, group) in cases {
+            let q = quantizer.quantize(&tensor).unwrap();
+            let Grid::Affine { scale, zero_point: Some(zeros) } = q.grid() else { panic!() };
+            for i in 0..60 {
+                let members = (0..60).filter(|&j| group(j) == group(i)).map(|j| x[j]);
+                let (low, high) = members.fold((0f64, 0f64), |(l, h), x| (l.min(x), h.max(x)));
+                let want = (high - low) / 255.0;
+                assert!((scale.get(group(i)).unwrap() - want).abs() < 1e-15, "{quantizer:?} {i}");
+                assert_eq!(zeros[group(i)], (-low / want).round_ties_even() as u8);
+            }
+            assert!(q.error(&tensor).unwrap().max_abs <= 6.1 / 255.0 / 2.0);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_quantized_is_refused_and_nothing_moves() {
+        let affine = Affine::new(1).unwrap();
+        let mut q = affine.quantize(&[1.0f32, 2.0]).unwrap();
+        let before = q.clone();
+        // One step from -3e38 to 3e38 is no f32.
+        let error = affine.quantize_into((&[-3e38f32, 3e38]).into(), &mut q).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Argument);
+        let error = affine.quantize_into((&[1.0f32, f32::NAN]).into(), &mut q).unwrap_err();
+        assert_eq!((error.kind(), error.index()), (ErrorKind::NonFinite, Some(1)));
+        assert!(affine.encode((&[f32::INFINITY, 0.0]).into(), &mut q).is_err());
+        assert!(affine.quantize_into((&[1.0f64; 2]).into(), &mut q).is_err());
+        assert!(Affine::new(2).unwrap().quantize_into((&[1.0f32; 2]).into(), &mut q).is_err());
+        assert_eq!(q, before);
+        let min_max = crate::quant::MinMax::new(1).unwrap().quantize(&[1.0f32, 2.0]).unwrap();
+        assert!(affine.encode((&[1.0f32; 2]).into(), &mut min_max.clone()).is_err());
+        assert_eq!(affine.quantize(&[0f32; 0]).unwrap_err().kind(), ErrorKind::Empty);
+        assert!(Affine::new(0).is_err() && Affine::new(9).is_err() && affine.per_group(0).is_err());
+    }
+}

@@ -1,0 +1,88 @@
+//! What all quantizers to codes of a width have in common.
+
+use crate::{
+    element::Element,
+    error::{Error, Result},
+    tensor::{Granularity, QTensor, TensorRef},
+};
+
+/// Bits of a code, and what shares levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spec {
+    pub(super) bits: u8,
+    pub(super) granularity: Granularity,
+}
+
+impl Spec {
+    /// One set of levels for the whole tensor; an error when there are fewer bits than `least`, or more than 8.
+    pub(super) fn new(bits: u8, least: u8) -> Result<Self> {
+        match (least..=8).contains(&bits) {
+            true => Ok(Self { bits, granularity: Granularity::Tensor }),
+            false => Err(Error::argument("bits", bits, if least == 1 { "1 to 8" } else { "2 to 8" })),
+        }
+    }
+
+    pub(super) fn per_group(self, size: usize) -> Result<Self> {
+        match size {
+            0 => Err(Error::argument("group size", size, "at least 1")),
+            _ => Ok(Self { granularity: Granularity::Group { size }, ..self }),
+        }
+    }
+
+    /// The code of the highest level.
+    pub(super) fn top(self) -> f64 {
+        f64::from((1u32 << self.bits) - 1)
+    }
+
+    /// An error unless `q` was laid out like this for the shape of `values`, and its grid `fits` one of such a `form`.
+    pub(super) fn check<T: Element>(
+        self,
+        values: &TensorRef<'_, T>,
+        q: &QTensor,
+        fits: bool,
+        form: &str,
+    ) -> Result<()> {
+        q.check_shape(values.shape())?;
+        if fits && q.bits() == self.bits && q.granularity() == self.granularity {
+            return Ok(());
+        }
+        let found = format!("of {} bits, {:?}, {}", q.bits(), q.granularity(), q.grid().form());
+        let needed = format!("of {} bits, {:?}, {form} in {:?}", self.bits, self.granularity, T::Real::DTYPE);
+        let found = format!("{found} where {needed} is needed");
+        Err(Error::argument("quantized tensor", found, "laid out by this quantizer"))
+    }
+}
+
+/// The methods that choose what shares levels, for a quantizer with the field `spec`.
+macro_rules! granularity {
+    () => {
+        /// Levels for each index along `axis`, counted from 0.
+        #[must_use]
+        pub fn per_channel(mut self, axis: usize) -> Self {
+            self.spec.granularity = crate::tensor::Granularity::Channel { axis };
+            self
+        }
+
+        /// Levels for each `size` neighbours along the last axis.
+        ///
+        /// # Errors
+        /// [`Argument`](crate::ErrorKind::Argument) when `size` is 0.
+        pub fn per_group(mut self, size: usize) -> crate::Result<Self> {
+            self.spec = self.spec.per_group(size)?;
+            Ok(self)
+        }
+
+        /// Bits of a code.
+        #[must_use]
+        pub fn bits(&self) -> u8 {
+            self.spec.bits
+        }
+
+        /// What shares levels.
+        #[must_use]
+        pub fn granularity(&self) -> crate::tensor::Granularity {
+            self.spec.granularity
+        }
+    };
+}
+pub(super) use granularity;

@@ -1,0 +1,150 @@
+//! The symmetric quantizer: evenly spaced levels, 0 in the middle.
+
+use super::{
+    affine::{encode_finite, fit_scales, scale},
+    spec::{Spec, granularity},
+};
+use crate::{
+    element::Element,
+    error::Result,
+    tensor::{Grid, QTensor, TensorRef, Values, qtensor::check_finite},
+    traits::Quantizer,
+};
+
+/// Quantizes to `b` bits without a zero point, as weights are mostly kept.
+///
+/// ```text
+/// scale = max |x| / (2^(b-1) - 1)                              in f64, narrowed once; at least the smallest normal number
+/// q  = round(x / scale)                                        half to even, from -(2^(b-1) - 1) to 2^(b-1) - 1
+/// x' = q * scale
+/// ```
+///
+/// so that the levels are symmetric and the lowest code is not used; `|x - x'| <= scale / 2 + 1 ulp(max |x|)`, with the scale as it is stored
+/// (2 ulp in `f64`). In [full range](Symmetric::full_range) the lowest code is a level too:
+///
+/// ```text
+/// scale = max |x| / 2^(b-1);  q from -2^(b-1) to 2^(b-1) - 1
+/// ```
+///
+/// whose levels are closer, but the largest positive number may be a whole step off: `|x - x'| <= scale`.
+///
+/// Codes are kept with `2^(b-1)` added; [`QTensor::signed_codes`] gives them as above.
+///
+/// | name | default | range | purpose |
+/// |---|---|---|---|
+/// | `bits` | – | 2 to 8 | bits of a code |
+/// | full range | off | | the lowest code is used |
+/// | granularity | the tensor | [`per_channel`](Symmetric::per_channel), [`per_group`](Symmetric::per_group) | what shares a scale |
+///
+/// ```
+/// use lapidary::{QuantizerExt, quant::Symmetric};
+/// let weights = vec![-1.27f32, 0.0, 0.6, 1.0];
+/// let q = Symmetric::new(8)?.quantize(&weights)?;
+/// assert_eq!(q.signed_codes(), [-127, 0, 60, 100]);
+/// assert_eq!(q.byte_size(), 4 + 4);
+/// # Ok::<(), lapidary::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Symmetric {
+    spec: Spec,
+    full_range: bool,
+}
+
+impl Symmetric {
+    /// A quantizer to `bits` bits, one scale for the whole tensor.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when `bits` is not in 2..=8.
+    pub fn new(bits: u8) -> Result<Self> {
+        Ok(Self { spec: Spec::new(bits, 2)?, full_range: false })
+    }
+
+    /// Uses the lowest code too.
+    #[must_use]
+    pub fn full_range(self) -> Self {
+        Self { full_range: true, ..self }
+    }
+
+    granularity!();
+
+    fn check<T: Element>(&self, values: &TensorRef<'_, T>, q: &QTensor) -> Result<()> {
+        let fits =
+            matches!(q.grid(), Grid::Affine { scale, zero_point: None } if scale.as_slice::<T::Real>().is_some());
+        self.spec.check(values, q, fits, "scales")
+    }
+
+    /// The lowest code that is used.
+    fn least(&self) -> u8 {
+        u8::from(!self.full_range)
+    }
+}
+
+impl<T: Element> Quantizer<T> for Symmetric {
+    fn layout(&self, shape: &[usize]) -> Result<QTensor> {
+        QTensor::laid_out(shape, self.bits(), self.granularity(), |groups| {
+            Ok(Grid::Affine { scale: Values::filled::<T::Real>(groups, 1.0)?, zero_point: None })
+        })
+    }
+
+    fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
+        self.check(&values, q)?;
+        let middle = 1u8 << (self.bits() - 1);
+        let steps = f64::from(middle - self.least());
+        fit_scales(values.as_slice(), q, move |min, max| {
+            (scale(min.to_f64().abs().max(max.to_f64().abs()), steps), middle)
+        })
+    }
+
+    fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
+        self.check(&values, q)?;
+        check_finite("tensor", values.as_slice())?;
+        encode_finite(values.as_slice(), q, self.least());
+        Ok(())
+    }
+
+    fn quantize_into(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
+        self.fit(TensorRef::from(&values), q)?;
+        encode_finite(values.as_slice(), q, self.least());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ErrorKind, QuantizerExt};
+
+    #[test]
+    fn restricted_and_full_range_by_hand() {
+        let x = [-2.0f32, -1.0, 0.25, 2.0];
+        let restricted = Symmetric::new(3).unwrap();
+        let q = restricted.quantize(&x).unwrap();
+        assert_eq!((q.signed_codes(), q.codes()), (vec![-3, -2, 0, 3], vec![1, 2, 4, 7]));
+        let q = restricted.full_range().quantize(&x).unwrap();
+        assert_eq!((q.signed_codes(), q.dequantize::<f32>()), (vec![-4, -2, 0, 3], vec![-2.0, -1.0, 0.0, 1.5]));
+    }
+
+    #[test]
+    fn fixed_levels_saturate_at_the_lowest_used() {
+        let symmetric = Symmetric::new(8).unwrap();
+        let mut q = symmetric.quantize(&[1.27f64, -0.3]).unwrap();
+        symmetric.encode((&[-1e9f64, 1e9]).into(), &mut q).unwrap();
+        assert_eq!(q.signed_codes(), [-127, 127]);
+        let full = symmetric.full_range();
+        full.encode((&[-1e9f64, 1e9]).into(), &mut q).unwrap();
+        assert_eq!(q.signed_codes(), [-128, 127]);
+    }
+
+    #[test]
+    fn what_cannot_be_quantized_is_refused_and_nothing_moves() {
+        let symmetric = Symmetric::new(4).unwrap().per_channel(0);
+        let mut q = symmetric.quantize(&[1.0f32, 2.0]).unwrap();
+        let before = q.clone();
+        let error = symmetric.quantize_into((&[f32::NEG_INFINITY, 3.0]).into(), &mut q).unwrap_err();
+        assert_eq!((error.kind(), error.index()), (ErrorKind::NonFinite, Some(0)));
+        let mut affine = crate::quant::Affine::new(4).unwrap().per_channel(0).quantize(&[1.0f32, 2.0]).unwrap();
+        assert!(symmetric.encode((&[1.0f32; 2]).into(), &mut affine).is_err());
+        assert!(Symmetric::new(1).is_err() && Symmetric::new(9).is_err());
+        assert_eq!(q, before);
+    }
+}

@@ -1,0 +1,51 @@
+//! Codes that others published, bit for bit: the int8 form of `fracast` 0.1.0, symmetric, one scale an output channel.
+
+use flate2::read::GzDecoder;
+use lapidary::{Grid, QuantizerExt, TensorRef, Values, quant::Symmetric};
+use serde::Deserialize;
+use std::{collections::BTreeMap, fs, io::Read};
+
+#[derive(Deserialize)]
+struct Entry {
+    shape: Vec<usize>,
+    data_offsets: [usize; 2],
+}
+
+/// The tensors of a safetensors file: shapes and bytes by name.
+fn tensors(name: &str) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
+    let path = format!("{}/tests/fixtures/fracast/{name}.safetensors.gz", env!("CARGO_MANIFEST_DIR"));
+    let mut file = Vec::new();
+    GzDecoder::new(fs::File::open(path).unwrap()).read_to_end(&mut file).unwrap();
+    let (length, rest) = file.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).unwrap();
+    let tensors = header.into_iter().filter(|(name, _)| name != "__metadata__").map(|(name, entry)| {
+        let Entry { shape, data_offsets: [from, to] } = serde_json::from_value(entry).unwrap();
+        (name, (shape, data[from..to].to_vec()))
+    });
+    tensors.collect()
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+#[test]
+fn fracasts_codes_and_scales() {
+    let (originals, published) = (tensors("fracast0.f32"), tensors("fracast0.w8"));
+    let mut compared = 0;
+    for (name, (shape, codes)) in &published {
+        let Some(name) = name.strip_suffix(".qweight") else { continue };
+        let (original, bytes) = &originals[name];
+        assert_eq!(original, shape, "{name}");
+        let scales = floats(&published[&format!("{name}.scale")].1);
+        let symmetric = Symmetric::new(8).unwrap();
+        let symmetric = if scales.len() == 1 { symmetric } else { symmetric.per_channel(0) };
+        let q = symmetric.quantize(TensorRef::new(&floats(bytes), shape).unwrap()).unwrap();
+        assert!(q.signed_codes().iter().zip(codes).all(|(a, b)| a.cast_unsigned() == *b), "{name}");
+        assert_eq!(q.grid(), &Grid::Affine { scale: Values::F32(scales), zero_point: None }, "{name}");
+        compared += codes.len();
+    }
+    println!("{compared} codes");
+    assert_eq!(compared, 79_872);
+}
