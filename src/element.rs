@@ -103,6 +103,8 @@ pub trait Real: Element<Real = Self> + Float {
     fn to_single(self) -> f32;
     /// Widens from `f32`; exact.
     fn from_single(single: f32) -> Self;
+    /// A small integer; exact.
+    fn from_integer(integer: i32) -> Self;
     /// The nearest integer, half to even, of a magnitude below 2^22.
     fn nearest(self) -> i32;
 }
@@ -166,6 +168,10 @@ macro_rules! real {
             #[inline(always)]
             fn from_single(single: f32) -> Self {
                 single.into()
+            }
+            #[inline(always)]
+            fn from_integer(integer: i32) -> Self {
+                integer as $t
             }
             #[inline(always)]
             fn nearest(self) -> i32 {

@@ -2,7 +2,6 @@
 
 #[cfg(feature = "safetensors")]
 pub mod checkpoint;
-mod gaps;
 pub mod packed;
 #[cfg(feature = "safetensors")]
 mod tensors;

@@ -1,6 +1,9 @@
 //! Evenly spaced levels of which one is 0: from values to codes and back, for one group of elements.
 
-use super::rows::{Code, Codes};
+use super::{
+    grid::Numbers,
+    rows::{Code, Codes},
+};
 use crate::element::{Element, Real};
 
 /// `q = round(x / scale) + zero`, half to even, limited to `least ..= top`; `x' = (q - zero) * scale`.
@@ -32,11 +35,46 @@ impl<T: Element> Code<T> for Affine<T::Real> {
     }
 }
 
-/// The value of a code: at most the largest number of the type, which a level of a range up to it can lie beyond.
+/// The value of a code: at most `largest`, the largest number of its type, which a level of a range up to it can lie beyond.
 #[inline(always)]
-pub(crate) fn level<T: Element>(scale: f64, zero: u8, code: u8) -> T {
-    let level = (f64::from(code) - f64::from(zero)) * scale;
-    T::from_f64(level.clamp(-T::LARGEST, T::LARGEST))
+fn level<R: Real>(scale: R, zero: u8, code: u8, largest: R) -> R {
+    let level = R::from_integer(i32::from(code) - i32::from(zero)) * scale;
+    let level = if level < largest { level } else { largest };
+    if level > -largest { level } else { -largest }
+}
+
+/// The values of the codes of one group. Scales of `f32` are multiplied in the arithmetic of the values, others in `f64`.
+#[inline(always)]
+pub(crate) fn levels<T: Element>(scales: Numbers<'_>, group: usize, zero: u8, codes: &[u8], out: &mut [T]) {
+    match scales {
+        Numbers::F32(scales) => {
+            let (scale, largest) = (T::Real::from_single(scales[group]), T::Real::from_f64(T::LARGEST));
+            for (x, &code) in out.iter_mut().zip(codes) {
+                *x = T::from_real(level(scale, zero, code, largest));
+            }
+        }
+        Numbers::F64(scales) => {
+            for (x, &code) in out.iter_mut().zip(codes) {
+                *x = T::from_f64(level(scales[group], zero, code, T::LARGEST));
+            }
+        }
+    }
+}
+
+/// The values of codes of which each is in a group of its own, the first in `first`.
+#[inline(always)]
+pub(crate) fn columns<T: Element>(
+    scales: Numbers<'_>,
+    zeros: Option<&[u8]>,
+    bits: u32,
+    first: usize,
+    codes: &[u8],
+    out: &mut [T],
+) {
+    for (i, (x, code)) in out.iter_mut().zip(codes).enumerate() {
+        let group = first + i;
+        levels(scales, group, zero(zeros, group, bits), std::slice::from_ref(code), std::slice::from_mut(x));
+    }
 }
 
 /// The zero of a group, where all have the middle one unless they are listed.
@@ -74,7 +112,7 @@ mod tests {
         let affine = Affine::new(0.5f32, 3, 0, 15);
         let codes: Vec<u8> = [-9.0f32, -1.5, -0.25, 0.0, 0.25, 0.75, 6.0, 1e38].map(|x| affine.code(x)).into();
         assert_eq!(codes, [0, 0, 3, 3, 3, 5, 15, 15]);
-        assert_eq!(level::<f32>(0.5, 3, 0), -1.5);
+        assert_eq!(level(0.5f32, 3, 0, f32::MAX), -1.5);
         let restricted = Affine::new(1.0f64, 128, 1, 255);
         assert_eq!([-1e300, -127.0, 127.4, 1e300].map(|x| restricted.code(x)), [1, 1, 255, 255]);
     }
@@ -83,6 +121,11 @@ mod tests {
     fn tiny_scales_saturate() {
         let affine = Affine::new(f32::MIN_POSITIVE, 128, 0, 255);
         assert_eq!([f32::MIN, 0.0, f32::MAX].map(|x| affine.code(x)), [0, 128, 255]);
-        assert_eq!((level::<f32>(3e38, 2, 0), level::<f32>(3e38, 2, 3)), (f32::MIN, 3e38));
+        let mut out = [half::f16::ONE; 3];
+        levels(Numbers::F32(&[3e4]), 0, 2, &[0, 3, 255], &mut out);
+        assert_eq!(out.map(f32::from), [-6e4, 3e4, 65504.0]);
+        let mut out = [0f32; 2];
+        levels(Numbers::F64(&[3e38]), 0, 2, &[0, 3], &mut out);
+        assert_eq!(out, [f32::MIN, 3e38]);
     }
 }

@@ -2,10 +2,7 @@
 //!
 //! Everything is computed in `f64` and narrowed once.
 
-use super::{
-    affine,
-    rows::{Code, Codes},
-};
+use super::rows::{Code, Codes};
 use crate::element::Element;
 
 /// Codes of one tile or run at the most: a table of levels has as many entries.
@@ -42,9 +39,16 @@ impl Even {
         let (low, high) = (min * shrink, max * shrink);
         Self { min, max, shrink, grow: 1.0 / shrink, low, span: high - low, top: f64::from((1u32 << bits) - 1) }
     }
+}
 
+/// The value of a code of one group.
+pub(crate) trait Level {
+    fn level<T: Element>(&self, code: u8) -> T;
+}
+
+impl Level for Even {
     #[inline(always)]
-    pub(crate) fn level<T: Element>(&self, code: u8) -> T {
+    fn level<T: Element>(&self, code: u8) -> T {
         let q = f64::from(code);
         if q == self.top || self.span == 0.0 {
             return T::from_f64(self.max);
@@ -106,6 +110,20 @@ impl Numbers<'_> {
     }
 }
 
+/// Levels that are listed, those of a group from `first` on.
+#[derive(Clone, Copy)]
+pub(crate) struct Listed<'a> {
+    pub(crate) all: Numbers<'a>,
+    pub(crate) first: usize,
+}
+
+impl Level for Listed<'_> {
+    #[inline(always)]
+    fn level<T: Element>(&self, code: u8) -> T {
+        T::from_f64(self.all.get(self.first + usize::from(code)))
+    }
+}
+
 /// The levels of all groups of a tensor.
 #[derive(Clone, Copy)]
 pub(crate) enum Levels<'a> {
@@ -115,42 +133,6 @@ pub(crate) enum Levels<'a> {
     Affine { scales: Numbers<'a>, zeros: Option<&'a [u8]> },
     /// `2^bits` numbers a group.
     Table(Numbers<'a>),
-}
-
-impl Levels<'_> {
-    #[inline(always)]
-    pub(crate) fn level<T: Element>(&self, group: usize, code: u8, bits: u32) -> T {
-        match self {
-            Self::Even { min, max } => Even::new(min.get(group), max.get(group), bits).level(code),
-            Self::Affine { scales, zeros } => affine::level(scales.get(group), affine::zero(*zeros, group, bits), code),
-            Self::Table(all) => T::from_f64(all.get((group << bits) + usize::from(code))),
-        }
-    }
-
-    /// The values of all codes of a group, in `table`.
-    #[inline(always)]
-    pub(crate) fn table<T: Element>(&self, group: usize, bits: u32, table: &mut [T; MAX_LEVELS]) {
-        let entries = &mut table[..1 << bits];
-        match self {
-            Self::Even { min, max } => {
-                let even = Even::new(min.get(group), max.get(group), bits);
-                for (code, entry) in entries.iter_mut().enumerate() {
-                    *entry = even.level(code as u8);
-                }
-            }
-            Self::Affine { scales, zeros } => {
-                let (scale, zero) = (scales.get(group), affine::zero(*zeros, group, bits));
-                for (code, entry) in entries.iter_mut().enumerate() {
-                    *entry = affine::level(scale, zero, code as u8);
-                }
-            }
-            Self::Table(all) => {
-                for (code, entry) in entries.iter_mut().enumerate() {
-                    *entry = T::from_f64(all.get((group << bits) + code));
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Quantizing and dequantizing a tensor of rows: codes in packed rows, levels in groups.
 
 use super::{
-    grid::{Levels, MAX_LEVELS},
+    affine,
+    grid::{Even, Level, Levels, Listed, MAX_LEVELS},
     isa::{Isa, Kernel},
     pack::{pack, packed_len, unpack},
     parallel::{GRAIN, Work, execute},
@@ -50,6 +51,12 @@ impl Layout {
         (tile / self.tiles_per_row(), tile % self.tiles_per_row() * TILE)
     }
 
+    /// The columns of a tile.
+    #[inline(always)]
+    fn width(&self, tile: usize) -> usize {
+        TILE.min(self.cols - self.place(tile).1)
+    }
+
     fn first_element(&self, tile: usize) -> usize {
         let (row, col) = self.place(tile);
         row * self.cols + col
@@ -60,24 +67,46 @@ impl Layout {
         row * self.row_bytes() + packed_len(col, self.bits)
     }
 
-    /// Calls `visit` with each run of the columns `cols` of a row that shares a group; the range is
-    /// relative to the first of `cols`.
+    /// Each run of the columns `cols` of a row that shares a group, and the group; the range is relative to the first of `cols`.
     #[inline(always)]
-    fn runs(&self, row: usize, cols: Range<usize>, mut visit: impl FnMut(Range<usize>, usize)) {
-        match self.groups {
-            Groups::Whole => visit(0..cols.len(), 0),
-            Groups::Rows { repeat, count } => visit(0..cols.len(), row / repeat % count),
-            Groups::Columns => cols.clone().for_each(|col| visit(col - cols.start..col - cols.start + 1, col)),
-            Groups::Blocks { size } => {
-                let first = row * self.cols.div_ceil(size);
-                let mut col = cols.start;
-                while col < cols.end {
-                    let end = cols.end.min((col / size + 1) * size);
-                    visit(col - cols.start..end - cols.start, first + col / size);
-                    col = end;
-                }
-            }
+    fn runs(&self, row: usize, cols: Range<usize>) -> Runs {
+        let whole = cols.len().max(1);
+        let (group, size) = match self.groups {
+            Groups::Whole => (0, whole),
+            Groups::Rows { repeat, count } => (row / repeat % count, whole),
+            Groups::Columns => (cols.start, 1),
+            Groups::Blocks { size } => (row * self.cols.div_ceil(size) + cols.start / size, size),
+        };
+        let first = match self.groups {
+            Groups::Blocks { size } => size - cols.start % size,
+            _ => size,
+        };
+        Runs { at: 0, end: cols.len(), first, size, group }
+    }
+}
+
+/// An iterator, and not a function that takes a closure: a closure may be compiled for another instruction set.
+struct Runs {
+    at: usize,
+    end: usize,
+    /// Elements of the next run, if there are as many, and of those after it.
+    first: usize,
+    size: usize,
+    group: usize,
+}
+
+impl Iterator for Runs {
+    type Item = (Range<usize>, usize);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at == self.end {
+            return None;
         }
+        let run = self.at..self.end.min(self.at.saturating_add(self.first));
+        let group = self.group;
+        (self.at, self.first, self.group) = (run.end, self.size, group + 1);
+        Some((run, group))
     }
 }
 
@@ -176,9 +205,17 @@ pub(crate) trait Code<T>: Copy {
 }
 
 /// From values to codes, for all groups of a tensor.
-pub(crate) trait Codes<T>: Copy + Send + Sync {
+pub(crate) trait Codes<T: Copy>: Copy + Send + Sync {
     type Code: Code<T>;
     fn of(&self, group: usize) -> Self::Code;
+
+    /// Codes of values of which each is in a group of its own, the first in `first`.
+    #[inline(always)]
+    fn columns(&self, first: usize, values: &[T], codes: &mut [u8]) {
+        for (i, (code, &x)) in codes.iter_mut().zip(values).enumerate() {
+            *code = self.of(first + i).code(x);
+        }
+    }
 }
 
 /// The codes of `values`, packed.
@@ -201,12 +238,16 @@ impl<T: Element, C: Codes<T>> Operation<&[T], &mut [u8]> for Encode<C> {
             let width = TILE.min(layout.cols - col);
             let (tile, values_rest) = values.split_at(width);
             let (packed, bytes_rest) = bytes.split_at_mut(packed_len(width, layout.bits));
-            layout.runs(row, col..col + width, |run, group| {
-                let group = self.codes.of(group);
-                for (code, &x) in codes[run.clone()].iter_mut().zip(&tile[run]) {
-                    *code = group.code(x);
+            if layout.groups == Groups::Columns {
+                self.codes.columns(col, tile, &mut codes[..width]);
+            } else {
+                for (run, group) in layout.runs(row, col..col + width) {
+                    let group = self.codes.of(group);
+                    for (code, &x) in codes[run.clone()].iter_mut().zip(&tile[run]) {
+                        *code = group.code(x);
+                    }
                 }
-            });
+            }
             pack(&codes[..width], layout.bits, packed);
             (values, bytes) = (values_rest, bytes_rest);
         }
@@ -229,12 +270,15 @@ impl<T: Element> Operation<&mut [T], &[u8]> for Decode<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self, layout: Layout, tiles: Range<usize>, mut values: &mut [T], bytes: &[u8]) {
-        Decoder::new(self.levels, layout).for_each(tiles, bytes, |decoded| {
-            let (tile, rest) = std::mem::take(&mut values).split_at_mut(decoded.len());
-            tile.copy_from_slice(decoded);
-            values = rest;
-        });
+    fn run(self, layout: Layout, tiles: Range<usize>, mut values: &mut [T], mut bytes: &[u8]) {
+        let mut decoder = Decoder::new(self.levels, layout);
+        for tile in tiles {
+            let width = layout.width(tile);
+            let (packed, bytes_rest) = bytes.split_at(packed_len(width, layout.bits));
+            let (out, values_rest) = values.split_at_mut(width);
+            decoder.decode(tile, packed, out);
+            (values, bytes) = (values_rest, bytes_rest);
+        }
     }
 
     fn combine((): (), (): ()) {}
@@ -270,18 +314,23 @@ impl<T: Element> Operation<&[T], &[u8]> for Compare<'_> {
     type Output = Distance;
 
     #[inline(always)]
-    fn run(self, layout: Layout, tiles: Range<usize>, mut values: &[T], bytes: &[u8]) -> Distance {
+    fn run(self, layout: Layout, tiles: Range<usize>, mut values: &[T], mut bytes: &[u8]) -> Distance {
         let mut sum = Distance::default();
-        Decoder::new(self.levels, layout).for_each(tiles, bytes, |decoded: &[T]| {
-            let (tile, rest) = values.split_at(decoded.len());
-            for (x, y) in tile.iter().zip(decoded) {
+        let mut decoder = Decoder::new(self.levels, layout);
+        let mut decoded = [T::default(); TILE];
+        for tile in tiles {
+            let width = layout.width(tile);
+            let (packed, bytes_rest) = bytes.split_at(packed_len(width, layout.bits));
+            let (originals, values_rest) = values.split_at(width);
+            decoder.decode(tile, packed, &mut decoded[..width]);
+            for (x, y) in originals.iter().zip(&decoded) {
                 let error = (x.to_f64() - y.to_f64()).abs();
                 sum.max = if error > sum.max { error } else { sum.max };
                 let scaled = error * self.scale;
                 sum.squares += scaled * scaled;
             }
-            values = rest;
-        });
+            (values, bytes) = (values_rest, bytes_rest);
+        }
         sum
     }
 
@@ -304,34 +353,50 @@ impl<'a, T: Element> Decoder<'a, T> {
         Self { levels, layout, table: [T::default(); MAX_LEVELS], group: None }
     }
 
+    /// The values of one tile.
     #[inline(always)]
-    fn for_each(&mut self, tiles: Range<usize>, mut bytes: &[u8], mut tile: impl FnMut(&[T])) {
+    fn decode(&mut self, tile: usize, packed: &[u8], out: &mut [T]) {
         let layout = self.layout;
-        let (mut codes, mut decoded) = ([0; TILE], [T::default(); TILE]);
-        for (row, col) in tiles.map(|tile| layout.place(tile)) {
-            let width = TILE.min(layout.cols - col);
-            let (packed, rest) = bytes.split_at(packed_len(width, layout.bits));
-            unpack(packed, layout.bits, &mut codes[..width]);
-            layout.runs(row, col..col + width, |run, group| {
-                self.decode_run(group, &codes[run.clone()], &mut decoded[run]);
-            });
-            tile(&decoded[..width]);
-            bytes = rest;
+        let (row, col) = layout.place(tile);
+        let mut room = [0; TILE];
+        let codes = &mut room[..out.len()];
+        unpack(packed, layout.bits, codes);
+        if let (Groups::Columns, Levels::Affine { scales, zeros }) = (layout.groups, self.levels) {
+            return affine::columns(scales, zeros, layout.bits, col, codes, out);
+        }
+        for (run, group) in layout.runs(row, col..col + out.len()) {
+            self.decode_run(group, &codes[run.clone()], &mut out[run]);
+        }
+    }
+
+    #[inline(always)]
+    fn decode_run(&mut self, group: usize, codes: &[u8], out: &mut [T]) {
+        let bits = self.layout.bits;
+        match self.levels {
+            Levels::Affine { scales, zeros } => {
+                affine::levels(scales, group, affine::zero(zeros, group, bits), codes, out);
+            }
+            Levels::Even { min, max } => {
+                self.look_up(group, codes, out, Even::new(min.get(group), max.get(group), bits));
+            }
+            Levels::Table(all) => self.look_up(group, codes, out, Listed { all, first: group << bits }),
         }
     }
 
     /// A table pays where a run is longer than it; both ways give the same bits.
     #[inline(always)]
-    fn decode_run(&mut self, group: usize, codes: &[u8], out: &mut [T]) {
-        let bits = self.layout.bits;
-        if codes.len() < 1 << bits && self.group != Some(group) {
+    fn look_up(&mut self, group: usize, codes: &[u8], out: &mut [T], levels: impl Level) {
+        let known = self.group == Some(group);
+        if codes.len() < 1 << self.layout.bits && !known {
             for (x, &code) in out.iter_mut().zip(codes) {
-                *x = self.levels.level(group, code, bits);
+                *x = levels.level(code);
             }
             return;
         }
-        if self.group != Some(group) {
-            self.levels.table(group, bits, &mut self.table);
+        if !known {
+            for (code, entry) in self.table[..1 << self.layout.bits].iter_mut().enumerate() {
+                *entry = levels.level(code as u8);
+            }
             self.group = Some(group);
         }
         for (x, &code) in out.iter_mut().zip(codes) {
@@ -345,7 +410,8 @@ pub(crate) trait Ranges<R>: Send + Sized {
     /// Groups.
     fn len(&self) -> usize;
     fn split_at(self, mid: usize) -> (Self, Self);
-    fn put(&mut self, group: usize, min: R, max: R);
+    /// Those of the groups from `first` on.
+    fn put(&mut self, first: usize, min: &[R], max: &[R]);
 }
 
 /// Keeps them as they are.
@@ -366,9 +432,17 @@ impl<R: Real> Ranges<R> for Ends<'_, R> {
     }
 
     #[inline(always)]
-    fn put(&mut self, group: usize, min: R, max: R) {
-        (self.min[group], self.max[group]) = (min, max);
+    fn put(&mut self, first: usize, min: &[R], max: &[R]) {
+        self.min[first..first + min.len()].copy_from_slice(min);
+        self.max[first..first + max.len()].copy_from_slice(max);
     }
+}
+
+/// What a scheme makes of a group's range.
+pub(crate) trait Fit: Copy + Send {
+    fn scale<R: Real>(&self, min: R, max: R) -> R;
+    /// The code of 0.
+    fn zero<R: Real>(&self, min: R, scale: R) -> u8;
 }
 
 /// Keeps the scale, and the code of 0 where it differs from group to group, that `fit` makes of them.
@@ -378,7 +452,7 @@ pub(crate) struct Scales<'a, R, F> {
     pub(crate) fit: F,
 }
 
-impl<R: Real, F: Fn(R, R) -> (R, u8) + Copy + Send> Ranges<R> for Scales<'_, R, F> {
+impl<R: Real, F: Fit> Ranges<R> for Scales<'_, R, F> {
     fn len(&self) -> usize {
         self.scales.len()
     }
@@ -391,11 +465,15 @@ impl<R: Real, F: Fn(R, R) -> (R, u8) + Copy + Send> Ranges<R> for Scales<'_, R, 
     }
 
     #[inline(always)]
-    fn put(&mut self, group: usize, min: R, max: R) {
-        let (scale, zero) = (self.fit)(min, max);
-        self.scales[group] = scale;
+    fn put(&mut self, first: usize, min: &[R], max: &[R]) {
+        let groups = first..first + min.len();
+        for ((scale, &min), &max) in self.scales[groups.clone()].iter_mut().zip(min).zip(max) {
+            *scale = self.fit.scale(min, max);
+        }
         if let Some(zeros) = &mut self.zeros {
-            zeros[group] = zero;
+            for ((zero, &scale), &min) in zeros[groups.clone()].iter_mut().zip(&self.scales[groups]).zip(min) {
+                *zero = self.fit.zero(min, scale);
+            }
         }
     }
 }
@@ -423,7 +501,7 @@ impl<T: Element, S: Ranges<T::Real>> Work for Scan<'_, T, S> {
     fn chunk(&self) -> usize {
         let size = self.values.len() / self.total.max(1);
         // Columns are read across rows: at least a few cache lines of them.
-        let least = if self.layout.groups == Groups::Columns { COLUMNS } else { 1 };
+        let least = if self.layout.groups == Groups::Columns { BATCH } else { 1 };
         (GRAIN / size.max(1)).max(least)
     }
 
@@ -444,8 +522,8 @@ impl<T: Element, S: Ranges<T::Real>> Work for Scan<'_, T, S> {
     fn combine((): (), (): ()) {}
 }
 
-/// Columns whose ranges are found at a time.
-const COLUMNS: usize = 64;
+/// Groups whose ranges are found at a time.
+const BATCH: usize = 64;
 
 impl<T: Element, S: Ranges<T::Real>> Kernel for Scan<'_, T, S> {
     type Output = ();
@@ -455,47 +533,40 @@ impl<T: Element, S: Ranges<T::Real>> Kernel for Scan<'_, T, S> {
         let Self { layout, values, first, total, mut to } = self;
         let groups = first..first + to.len();
         let cols = layout.cols;
-        match layout.groups {
-            Groups::Whole => {
-                let (min, max) = scan::range_of_run(values);
-                to.put(0, min, max);
-            }
-            Groups::Blocks { size } => {
-                let per_row = cols.div_ceil(size);
-                for group in groups {
-                    let (row, col) = (group / per_row, group % per_row * size);
-                    let end = cols.min(col.saturating_add(size));
-                    let (min, max) = scan::range_of_run(&values[row * cols + col..row * cols + end]);
-                    to.put(group - first, min, max);
-                }
-            }
-            Groups::Rows { repeat, .. } => {
-                let run = repeat * cols;
-                for group in groups {
-                    let (mut low, mut high) = scan::range_of_run(&values[group * run..(group + 1) * run]);
-                    for again in values.chunks_exact(run).skip(group + total).step_by(total) {
-                        let (l, h) = scan::range_of_run(again);
-                        (low, high) = (if l < low { l } else { low }, if h > high { h } else { high });
+        for start in groups.clone().step_by(BATCH) {
+            let some = start..groups.end.min(start + BATCH);
+            let (mut min, mut max) = ([T::Real::infinity(); BATCH], [T::Real::neg_infinity(); BATCH]);
+            match layout.groups {
+                Groups::Whole => (min[0], max[0]) = scan::range_of_run(values),
+                Groups::Blocks { size } => {
+                    let per_row = cols.div_ceil(size);
+                    for ((group, min), max) in some.clone().zip(&mut min).zip(&mut max) {
+                        let (row, col) = (group / per_row, group % per_row * size);
+                        let end = cols.min(col.saturating_add(size));
+                        (*min, *max) = scan::range_of_run(&values[row * cols + col..row * cols + end]);
                     }
-                    to.put(group - first, low, high);
                 }
-            }
-            Groups::Columns => {
-                for start in groups.clone().step_by(COLUMNS) {
-                    let columns = start..groups.end.min(start + COLUMNS);
-                    let (mut min, mut max) = ([T::Real::infinity(); COLUMNS], [T::Real::neg_infinity(); COLUMNS]);
+                Groups::Rows { repeat, .. } => {
+                    let run = repeat * cols;
+                    for ((group, min), max) in some.clone().zip(&mut min).zip(&mut max) {
+                        for run in values.chunks_exact(run).skip(group).step_by(total) {
+                            let (low, high) = scan::range_of_run(run);
+                            *min = if low < *min { low } else { *min };
+                            *max = if high > *max { high } else { *max };
+                        }
+                    }
+                }
+                Groups::Columns => {
                     for row in values.chunks_exact(cols) {
-                        for ((x, min), max) in row[columns.clone()].iter().zip(&mut min).zip(&mut max) {
+                        for ((x, min), max) in row[some.clone()].iter().zip(&mut min).zip(&mut max) {
                             let x = x.to_real();
                             *min = if x < *min { x } else { *min };
                             *max = if x > *max { x } else { *max };
                         }
                     }
-                    for column in columns {
-                        to.put(column - first, min[column - start], max[column - start]);
-                    }
                 }
             }
+            to.put(start - first, &min[..some.len()], &max[..some.len()]);
         }
     }
 }

@@ -4,13 +4,13 @@ use super::{
     isa::{Isa, Kernel},
     parallel::{Work, execute},
 };
-use crate::element::{DType, Element};
-use num_traits::Float;
+use crate::element::{DType, Element, Real};
+use num_traits::{Float, Zero};
 
 /// Elements a reduction takes as one piece: fixed, since it decides the order of the sums.
 const CHUNK: usize = 4096;
-/// Independent accumulators in a piece; they are combined in order.
-const LANES: usize = 16;
+/// Independent accumulators in a piece; they are combined in halves. A power of two.
+const LANES: usize = 32;
 
 /// The index of the first NaN or infinity.
 pub(crate) fn first_non_finite<T: Element>(values: &[T]) -> Option<usize> {
@@ -27,8 +27,7 @@ pub(crate) fn range<T: Element>(values: &[T]) -> Result<(T::Real, T::Real), usiz
 /// Smallest and largest of a few finite values, in one piece, on the caller's instruction set.
 #[inline(always)]
 pub(crate) fn range_of_run<T: Element>(values: &[T]) -> (T::Real, T::Real) {
-    let Extent { min, max, .. } = Kernel::run(Reduce { values, of: Range });
-    (min, max)
+    Kernel::run(Reduce { values, of: Ends })
 }
 
 /// The L2 norm, in `f64`, or the index of the first NaN or infinity. One pass: the sum of squares tells too that all is
@@ -64,11 +63,14 @@ pub(crate) fn sum_of_squares<T: Element>(values: &[T], scale: f64) -> f64 {
     execute(Reduce { values, of: Squares { scale } })
 }
 
-/// What a reduction computes: its value for nothing, with one more element, and of two pieces.
+/// What a reduction computes: in each of [`LANES`] lanes over every so many elements, then of the lanes, then of two pieces.
 trait Reduction<T: Element>: Copy + Send + Sync {
-    type Value: Copy + Send;
-    fn identity(self) -> Self::Value;
-    fn element(self, acc: Self::Value, x: T) -> Self::Value;
+    type Lanes;
+    type Value: Send;
+    /// Lanes that saw nothing.
+    fn start(self) -> Self::Lanes;
+    fn element(self, lanes: &mut Self::Lanes, lane: usize, x: T);
+    fn end(self, lanes: Self::Lanes) -> Self::Value;
     fn pair(a: Self::Value, b: Self::Value) -> Self::Value;
 }
 
@@ -76,18 +78,48 @@ trait Reduction<T: Element>: Copy + Send + Sync {
 struct Finite;
 
 impl<T: Element> Reduction<T> for Finite {
+    type Lanes = [T::Real; LANES];
     type Value = bool;
     #[inline(always)]
-    fn identity(self) -> bool {
-        true
+    fn start(self) -> Self::Lanes {
+        [T::Real::zero(); LANES]
     }
     #[inline(always)]
-    fn element(self, acc: bool, x: T) -> bool {
-        acc & x.finite()
+    fn element(self, lanes: &mut Self::Lanes, lane: usize, x: T) {
+        lanes[lane] = lanes[lane] + nothing(x.to_real());
+    }
+    #[inline(always)]
+    fn end(self, lanes: Self::Lanes) -> bool {
+        fold(lanes, |a, b| a + b) == T::Real::zero()
     }
     #[inline(always)]
     fn pair(a: bool, b: bool) -> bool {
         a & b
+    }
+}
+
+/// 0, or NaN for what is not finite.
+#[inline(always)]
+fn nothing<R: Real>(x: R) -> R {
+    x * R::zero()
+}
+
+/// Folds lanes in halves.
+#[inline(always)]
+fn fold<V: Copy>(mut lanes: [V; LANES], pair: impl Fn(V, V) -> V) -> V {
+    const { assert!(LANES == 32) };
+    halve::<V, 16>(&mut lanes, &pair);
+    halve::<V, 8>(&mut lanes, &pair);
+    halve::<V, 4>(&mut lanes, &pair);
+    halve::<V, 2>(&mut lanes, &pair);
+    halve::<V, 1>(&mut lanes, &pair);
+    lanes[0]
+}
+
+#[inline(always)]
+fn halve<V: Copy, const WIDTH: usize>(lanes: &mut [V; LANES], pair: &impl Fn(V, V) -> V) {
+    for i in 0..WIDTH {
+        lanes[i] = pair(lanes[i], lanes[i + WIDTH]);
     }
 }
 
@@ -102,25 +134,73 @@ struct Extent<R> {
     finite: bool,
 }
 
+/// One array each, so that they are vectors.
+struct ExtentLanes<R> {
+    min: [R; LANES],
+    max: [R; LANES],
+    nothing: [R; LANES],
+}
+
+#[inline(always)]
+fn smaller<R: Real>(a: R, b: R) -> R {
+    if b < a { b } else { a }
+}
+
+#[inline(always)]
+fn larger<R: Real>(a: R, b: R) -> R {
+    if b > a { b } else { a }
+}
+
 impl<T: Element> Reduction<T> for Range {
+    type Lanes = ExtentLanes<T::Real>;
     type Value = Extent<T::Real>;
     #[inline(always)]
-    fn identity(self) -> Self::Value {
-        Extent { min: T::Real::infinity(), max: T::Real::neg_infinity(), finite: true }
+    fn start(self) -> Self::Lanes {
+        let (min, max) = ([T::Real::infinity(); LANES], [T::Real::neg_infinity(); LANES]);
+        ExtentLanes { min, max, nothing: [T::Real::zero(); LANES] }
     }
     #[inline(always)]
-    fn element(self, acc: Self::Value, x: T) -> Self::Value {
-        let finite = acc.finite & x.finite();
+    fn element(self, lanes: &mut Self::Lanes, lane: usize, x: T) {
         let x = x.to_real();
-        Extent { min: if x < acc.min { x } else { acc.min }, max: if x > acc.max { x } else { acc.max }, finite }
+        lanes.min[lane] = smaller(lanes.min[lane], x);
+        lanes.max[lane] = larger(lanes.max[lane], x);
+        lanes.nothing[lane] = lanes.nothing[lane] + nothing(x);
+    }
+    #[inline(always)]
+    fn end(self, lanes: Self::Lanes) -> Self::Value {
+        let finite = fold(lanes.nothing, |a, b| a + b) == T::Real::zero();
+        Extent { min: fold(lanes.min, smaller), max: fold(lanes.max, larger), finite }
     }
     #[inline(always)]
     fn pair(a: Self::Value, b: Self::Value) -> Self::Value {
-        Extent {
-            min: if b.min < a.min { b.min } else { a.min },
-            max: if b.max > a.max { b.max } else { a.max },
-            finite: a.finite & b.finite,
-        }
+        Extent { min: smaller(a.min, b.min), max: larger(a.max, b.max), finite: a.finite & b.finite }
+    }
+}
+
+/// The range of finite elements.
+#[derive(Clone, Copy)]
+struct Ends;
+
+impl<T: Element> Reduction<T> for Ends {
+    type Lanes = ([T::Real; LANES], [T::Real; LANES]);
+    type Value = (T::Real, T::Real);
+    #[inline(always)]
+    fn start(self) -> Self::Lanes {
+        ([T::Real::infinity(); LANES], [T::Real::neg_infinity(); LANES])
+    }
+    #[inline(always)]
+    fn element(self, (min, max): &mut Self::Lanes, lane: usize, x: T) {
+        let x = x.to_real();
+        min[lane] = smaller(min[lane], x);
+        max[lane] = larger(max[lane], x);
+    }
+    #[inline(always)]
+    fn end(self, (min, max): Self::Lanes) -> Self::Value {
+        (fold(min, smaller), fold(max, larger))
+    }
+    #[inline(always)]
+    fn pair(a: Self::Value, b: Self::Value) -> Self::Value {
+        (smaller(a.0, b.0), larger(a.1, b.1))
     }
 }
 
@@ -130,15 +210,20 @@ struct Squares {
 }
 
 impl<T: Element> Reduction<T> for Squares {
+    type Lanes = [f64; LANES];
     type Value = f64;
     #[inline(always)]
-    fn identity(self) -> f64 {
-        0.0
+    fn start(self) -> Self::Lanes {
+        [0.0; LANES]
     }
     #[inline(always)]
-    fn element(self, acc: f64, x: T) -> f64 {
+    fn element(self, lanes: &mut Self::Lanes, lane: usize, x: T) {
         let x = x.to_f64() * self.scale;
-        acc + x * x
+        lanes[lane] += x * x;
+    }
+    #[inline(always)]
+    fn end(self, lanes: Self::Lanes) -> f64 {
+        fold(lanes, |a, b| a + b)
     }
     #[inline(always)]
     fn pair(a: f64, b: f64) -> f64 {
@@ -181,17 +266,17 @@ impl<T: Element, O: Reduction<T>> Kernel for Reduce<'_, T, O> {
 
     #[inline(always)]
     fn run(self) -> O::Value {
-        let mut lanes = [self.of.identity(); LANES];
+        let mut lanes = self.of.start();
         let (blocks, tail) = self.values.as_chunks::<LANES>();
         for block in blocks {
-            for (lane, &x) in lanes.iter_mut().zip(block) {
-                *lane = self.of.element(*lane, x);
+            for (lane, &x) in block.iter().enumerate() {
+                self.of.element(&mut lanes, lane, x);
             }
         }
-        for (lane, &x) in lanes.iter_mut().zip(tail) {
-            *lane = self.of.element(*lane, x);
+        for (lane, &x) in tail.iter().enumerate() {
+            self.of.element(&mut lanes, lane, x);
         }
-        lanes.into_iter().fold(self.of.identity(), O::pair)
+        self.of.end(lanes)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     kernel::{
         affine::AffineGroups,
-        rows::{self, Scales},
+        rows::{self, Fit, Scales},
     },
     tensor::{
         Granularity, Grid, QTensor, TensorRef, Values,
@@ -80,13 +80,7 @@ impl<T: Element> Quantizer<T> for Affine {
 
     fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
         self.check(&values, q)?;
-        let top = self.spec.top();
-        fit_scales(values.as_slice(), q, move |min, max| {
-            let (min, max) = (min.to_f64().min(0.0), max.to_f64().max(0.0));
-            let scale = scale::<T::Real>(max / 2.0 - min / 2.0, top / 2.0);
-            let zero = (-min / scale.to_f64()).round_ties_even();
-            (scale, zero.clamp(0.0, top) as u8)
-        })
+        fit_scales(values.as_slice(), q, WithZero { top: self.spec.top() })
     }
 
     fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
@@ -103,7 +97,28 @@ impl<T: Element> Quantizer<T> for Affine {
     }
 }
 
+/// The range widened to hold 0, and where 0 then lies.
+#[derive(Clone, Copy)]
+struct WithZero {
+    top: f64,
+}
+
+impl Fit for WithZero {
+    #[inline(always)]
+    fn scale<R: Real>(&self, min: R, max: R) -> R {
+        let (min, max) = (min.to_f64().min(0.0), max.to_f64().max(0.0));
+        scale(max / 2.0 - min / 2.0, self.top / 2.0)
+    }
+
+    #[inline(always)]
+    fn zero<R: Real>(&self, min: R, scale: R) -> u8 {
+        let place = (-min.to_f64() / scale.to_f64()).max(0.0).min(self.top);
+        place.nearest() as u8
+    }
+}
+
 /// `reach / steps`, narrowed, and never so small that a division by it loses digits.
+#[inline(always)]
 pub(super) fn scale<R: Real>(reach: f64, steps: f64) -> R {
     let scale = R::from_f64(reach / steps);
     if scale < R::min_positive_value() { R::min_positive_value() } else { scale }
@@ -111,14 +126,10 @@ pub(super) fn scale<R: Real>(reach: f64, steps: f64) -> R {
 
 /// Sets the scales, and the zero points if there are any, that `fit` makes of each group's range. Nothing moves unless all values
 /// are finite, and the scale of them all together is.
-pub(super) fn fit_scales<T: Element>(
-    values: &[T],
-    q: &mut QTensor,
-    fit: impl Fn(T::Real, T::Real) -> (T::Real, u8) + Copy + Send,
-) -> Result<()> {
+pub(super) fn fit_scales<T: Element>(values: &[T], q: &mut QTensor, fit: impl Fit) -> Result<()> {
     let (min, max) = range("tensor", values)?;
-    let whole = fit(min, max);
-    if !whole.0.finite() {
+    let scale = fit.scale(min, max);
+    if !scale.finite() {
         let found = format!("{:?} to {:?}", min.to_f64(), max.to_f64());
         return Err(Error::argument("range", found, "one whose scale is finite"));
     }
@@ -126,9 +137,9 @@ pub(super) fn fit_scales<T: Element>(
     let (layout, grid, _) = q.parts_mut();
     let Some((scales, zeros)) = grid.affine_mut::<T::Real>() else { return Ok(()) };
     if granularity == Granularity::Tensor {
-        scales[0] = whole.0;
+        scales[0] = scale;
         if let Some(zeros) = zeros {
-            zeros[0] = whole.1;
+            zeros[0] = fit.zero(min, scale);
         }
     } else {
         rows::ranges(layout, values, Scales { scales, zeros, fit });

@@ -5,8 +5,9 @@ use super::{
     spec::{Spec, granularity},
 };
 use crate::{
-    element::Element,
+    element::{Element, Real},
     error::Result,
+    kernel::rows::Fit,
     tensor::{Grid, QTensor, TensorRef, Values, qtensor::check_finite},
     traits::Quantizer,
 };
@@ -90,9 +91,7 @@ impl<T: Element> Quantizer<T> for Symmetric {
         self.check(&values, q)?;
         let middle = 1u8 << (self.bits() - 1);
         let steps = f64::from(middle - self.least());
-        fit_scales(values.as_slice(), q, move |min, max| {
-            (scale(min.to_f64().abs().max(max.to_f64().abs()), steps), middle)
-        })
+        fit_scales(values.as_slice(), q, Magnitude { steps })
     }
 
     fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
@@ -106,6 +105,25 @@ impl<T: Element> Quantizer<T> for Symmetric {
         self.fit(TensorRef::from(&values), q)?;
         encode_finite(values.as_slice(), q, self.least());
         Ok(())
+    }
+}
+
+/// The larger end of the range; 0 lies in the middle.
+#[derive(Clone, Copy)]
+struct Magnitude {
+    steps: f64,
+}
+
+impl Fit for Magnitude {
+    #[inline(always)]
+    fn scale<R: Real>(&self, min: R, max: R) -> R {
+        scale(min.to_f64().abs().max(max.to_f64().abs()), self.steps)
+    }
+
+    #[inline(always)]
+    fn zero<R: Real>(&self, _: R, _: R) -> u8 {
+        // No zero points are kept.
+        0
     }
 }
 

@@ -1,0 +1,124 @@
+//! Writing.
+
+use super::{MAGIC, Packed, Stored, gaps, max_sparse};
+use crate::{
+    error::{Error, Result},
+    tensor::{Granularity, Grid, Mask, Values},
+};
+
+/// The file of these tensors, as bytes.
+///
+/// # Errors
+/// [`Argument`](crate::ErrorKind::Argument) when two tensors have one name, or sparse ones more elements than [`decode`]
+/// accepts.
+///
+/// ```
+/// use lapidary::{PrunerExt, QuantizerExt, format::packed::{self, Packed, Stored}, prune::Threshold, quant::MinMax};
+/// let weights: Vec<f32> = (0..1000).map(|i| if i % 20 == 0 { i as f32 } else { 0.0 }).collect();
+/// let mask = Threshold::new(0.0)?.mask(&weights)?;
+/// let kept = MinMax::new(4)?.quantize(&mask.gather(&weights)?)?;
+/// let bytes = packed::encode(&[Packed::sparse("fc1.weight", mask, Stored::Quantized(kept))?])?;
+/// assert!(bytes.len() < 110); // 4,000 as f32
+/// assert_eq!(packed::decode(&bytes)?[0].to_dense::<f32>()?[980], 980.0);
+/// # Ok::<(), lapidary::Error>(())
+/// ```
+pub fn encode(tensors: &[Packed]) -> Result<Vec<u8>> {
+    let mut out = MAGIC.to_vec();
+    put_count(&mut out, tensors.len());
+    for (i, tensor) in tensors.iter().enumerate() {
+        if tensors[..i].iter().any(|other| other.name == tensor.name) {
+            return Err(Error::argument("name", format!("{:?} twice", tensor.name), "unique"));
+        }
+        put_bytes(&mut out, tensor.name.as_bytes());
+        put_count(&mut out, tensor.shape.len());
+        tensor.shape.iter().for_each(|&n| put_count(&mut out, n));
+        match &tensor.mask {
+            None => out.push(0),
+            Some(mask) => {
+                out.push(1);
+                put_count(&mut out, mask.kept());
+                let (rice, bytes) = gaps::encode(mask);
+                out.push(rice as u8);
+                put_bytes(&mut out, &bytes);
+            }
+        }
+        put_stored(&mut out, &tensor.stored);
+    }
+    let sparse: usize = tensors.iter().filter_map(|tensor| tensor.mask.as_ref()).map(Mask::len).sum();
+    if sparse > max_sparse(out.len()) {
+        let found = format!("{sparse} in {} bytes", out.len());
+        return Err(Error::argument("number of elements of sparse tensors", found, "one that a reader accepts"));
+    }
+    let sum = crc32fast::hash(&out);
+    out.extend(sum.to_le_bytes());
+    Ok(out)
+}
+
+fn put_stored(out: &mut Vec<u8>, stored: &Stored) {
+    match stored {
+        Stored::F32(values) => put_numbers(out, 0, values.iter().flat_map(|x| x.to_le_bytes())),
+        Stored::F64(values) => put_numbers(out, 1, values.iter().flat_map(|x| x.to_le_bytes())),
+        Stored::F16(values) => put_numbers(out, 2, values.iter().flat_map(|x| x.to_le_bytes())),
+        Stored::Bf16(values) => put_numbers(out, 3, values.iter().flat_map(|x| x.to_le_bytes())),
+        Stored::Quantized(q) => {
+            out.extend([4, q.bits()]);
+            match q.granularity() {
+                Granularity::Tensor => out.push(0),
+                Granularity::Channel { axis } => {
+                    out.push(1);
+                    put_count(out, axis);
+                }
+                Granularity::Group { size } => {
+                    out.push(2);
+                    put_count(out, size);
+                }
+            }
+            match q.grid() {
+                Grid::MinMax { min, max } => {
+                    out.push(0);
+                    put_values(out, min);
+                    put_values(out, max);
+                }
+                Grid::Codebook { levels } => {
+                    out.push(1);
+                    put_values(out, levels);
+                }
+                Grid::Affine { scale, zero_point: None } => {
+                    out.push(2);
+                    put_values(out, scale);
+                }
+                Grid::Affine { scale, zero_point: Some(zeros) } => {
+                    out.push(3);
+                    put_values(out, scale);
+                    out.extend_from_slice(zeros);
+                }
+            }
+            out.extend_from_slice(q.packed());
+        }
+    }
+}
+
+fn put_numbers(out: &mut Vec<u8>, tag: u8, bytes: impl Iterator<Item = u8>) {
+    out.push(tag);
+    out.extend(bytes);
+}
+
+fn put_values(out: &mut Vec<u8>, values: &Values) {
+    match values {
+        Values::F32(values) => put_numbers(out, 0, values.iter().flat_map(|x| x.to_le_bytes())),
+        Values::F64(values) => put_numbers(out, 1, values.iter().flat_map(|x| x.to_le_bytes())),
+    }
+}
+
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_count(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+pub(super) fn put_count(out: &mut Vec<u8>, mut n: usize) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
