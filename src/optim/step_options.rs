@@ -3,7 +3,7 @@
 use super::{Norm, Scaler, hyper::non_negative};
 use crate::error::{Error, Result};
 
-/// What is done to all gradients of one step of [`Params`] as they are read.
+/// What is done to all gradients of one step of [`Params`](super::Params) as they are read.
 ///
 /// ```
 /// use lapidary::optim::{Norm, Params, Scaler, Sgd, StepOptions, Update};

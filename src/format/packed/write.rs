@@ -9,7 +9,7 @@ use crate::{
 /// The file of these tensors, as bytes.
 ///
 /// # Errors
-/// [`Argument`](crate::ErrorKind::Argument) when two tensors have one name, or sparse ones more elements than [`decode`]
+/// [`Argument`](crate::ErrorKind::Argument) when two tensors have one name, or sparse ones more elements than [`decode`](super::decode)
 /// accepts.
 ///
 /// ```
