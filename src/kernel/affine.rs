@@ -20,9 +20,14 @@ pub(crate) struct Affine<R> {
 impl<R: Real> Affine<R> {
     #[inline(always)]
     fn new(scale: R, zero: u8, least: u8, top: u8) -> Self {
-        let from_zero = |code: u8| R::from_f64(f64::from(code) - f64::from(zero));
-        Self { scale, zero, low: from_zero(least), high: from_zero(top) }
+        Self { scale, zero, low: steps(least, zero), high: steps(top, zero) }
     }
+}
+
+/// Steps from the code of 0 to a code; exact.
+#[inline(always)]
+fn steps<R: Real>(code: u8, zero: u8) -> R {
+    R::from_integer(i32::from(code) - i32::from(zero))
 }
 
 impl<T: Element> Code<T> for Affine<T::Real> {
@@ -38,7 +43,7 @@ impl<T: Element> Code<T> for Affine<T::Real> {
 /// The value of a code: at most `largest`, the largest number of its type, which a level of a range up to it can lie beyond.
 #[inline(always)]
 fn level<R: Real>(scale: R, zero: u8, code: u8, largest: R) -> R {
-    let level = R::from_integer(i32::from(code) - i32::from(zero)) * scale;
+    let level = steps::<R>(code, zero) * scale;
     let level = if level < largest { level } else { largest };
     if level > -largest { level } else { -largest }
 }

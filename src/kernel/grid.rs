@@ -3,7 +3,7 @@
 //! Everything is computed in `f64` and narrowed once.
 
 use super::rows::{Code, Codes};
-use crate::element::Element;
+use crate::element::{Element, Real};
 
 /// Codes of one tile or run at the most: a table of levels has as many entries.
 pub(crate) const MAX_LEVELS: usize = 256;
@@ -27,10 +27,6 @@ pub(crate) struct Even {
     span: f64,
     top: f64,
 }
-
-/// Adding and subtracting it rounds a magnitude below 2⁵¹ to an integer, half to even, at any
-/// instruction set; in between, the lowest bits of the sum are that integer.
-const ROUND: f64 = 1.5 * (1u64 << 52) as f64;
 
 impl Even {
     #[inline(always)]
@@ -72,7 +68,7 @@ impl<T: Element> Code<T> for Even {
         let place = (x.to_f64() * self.shrink - self.low) / self.span * self.top;
         let place = if place > 0.0 { place } else { 0.0 };
         let place = if place < self.top { place } else { self.top };
-        (place + ROUND).to_bits() as u8
+        place.nearest() as u8
     }
 }
 

@@ -551,8 +551,7 @@ impl<T: Element, S: Ranges<T::Real>> Kernel for Scan<'_, T, S> {
                     for ((group, min), max) in some.clone().zip(&mut min).zip(&mut max) {
                         for run in values.chunks_exact(run).skip(group).step_by(total) {
                             let (low, high) = scan::range_of_run(run);
-                            *min = if low < *min { low } else { *min };
-                            *max = if high > *max { high } else { *max };
+                            (*min, *max) = (scan::smaller(*min, low), scan::larger(*max, high));
                         }
                     }
                 }
@@ -560,8 +559,7 @@ impl<T: Element, S: Ranges<T::Real>> Kernel for Scan<'_, T, S> {
                     for row in values.chunks_exact(cols) {
                         for ((x, min), max) in row[some.clone()].iter().zip(&mut min).zip(&mut max) {
                             let x = x.to_real();
-                            *min = if x < *min { x } else { *min };
-                            *max = if x > *max { x } else { *max };
+                            (*min, *max) = (scan::smaller(*min, x), scan::larger(*max, x));
                         }
                     }
                 }

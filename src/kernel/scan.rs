@@ -141,13 +141,15 @@ struct ExtentLanes<R> {
     nothing: [R; LANES],
 }
 
+/// The smaller one; `a` where `b` is NaN.
 #[inline(always)]
-fn smaller<R: Real>(a: R, b: R) -> R {
+pub(crate) fn smaller<R: Real>(a: R, b: R) -> R {
     if b < a { b } else { a }
 }
 
+/// The larger one; `a` where `b` is NaN.
 #[inline(always)]
-fn larger<R: Real>(a: R, b: R) -> R {
+pub(crate) fn larger<R: Real>(a: R, b: R) -> R {
     if b > a { b } else { a }
 }
 

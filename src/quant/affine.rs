@@ -28,8 +28,9 @@ use crate::{
 /// x' = (q - zero_point) * scale
 /// ```
 ///
-/// and no `x'` is beyond the largest number of its type. `|x - x'| <= scale / 2 + 1 ulp(max |x|)`, with the scale as it is stored (2 ulp in `f64`). Codes and zero points are unsigned; the signed ones of
-/// `int8` and `int4` are these less `2^(b-1)` ([`QTensor::signed_codes`]). 8 bits of a whole tensor are ONNX's `DynamicQuantizeLinear`.
+/// and no `x'` is beyond the largest number of its type. `|x - x'| <= scale / 2 + 1 ulp(max |x|)`, with the scale as it is stored
+/// (2 ulp in `f64`). Codes and zero points are unsigned; the signed ones of `int8` and `int4` are these less `2^(b-1)`
+/// ([`QTensor::signed_codes`]). 8 bits of a whole tensor are ONNX's `DynamicQuantizeLinear`.
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
