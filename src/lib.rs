@@ -111,8 +111,8 @@ pub use kernel::{grad::GradRef, isa::Isa, random::Rounding, rule::Rule};
 pub use ndarray;
 pub use num_traits;
 pub use tensor::{
-    Block8, Granularity, Grid, Mask, Precision, QTensor, QuantError, Schema, Slot, SlotValues, State, TensorMut,
-    TensorRef, Values,
+    Block8, BlockMap, Granularity, Grid, Mask, Precision, QTensor, QuantError, Schema, Slot, SlotValues, State,
+    TensorMut, TensorRef, Values,
 };
 pub use traits::{
     LearningRate, OpenStep, Optimizer, OptimizerExt, Pruner, PrunerExt, Quantizer, QuantizerExt, Resume, Step,

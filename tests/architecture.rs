@@ -29,6 +29,7 @@ const ROOT: &[(&str, &[&str])] = &[
         "tensor",
         &[
             "Block8",
+            "BlockMap",
             "Granularity",
             "Grid",
             "Mask",

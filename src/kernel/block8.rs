@@ -1,17 +1,19 @@
 //! Numbers kept in 8 bits each, in blocks of 256 that share an exponent.
 //!
-//! A code is a small floating-point number relative to the block's largest, with 3 bits of mantissa; with a sign and 4 bits
-//! of exponent, or without a sign and 5 bits. `E` is the block's exponent byte, that of an `f32`:
+//! A code is a small floating-point number relative to the block's largest. `E` is the block's exponent byte, that of an `f32`:
 //!
 //! ```text
-//! base = 8 E - 120 (signed), 8 E - 248 (unsigned)
-//! x    = 0                             code 0
-//! x    = f32 of bits (code + base) << 20    else; the sign is the highest bit of a signed code
+//! relative      sign, 4 bits of exponent, 3 of mantissa    x = f32 of bits (code + 8 E - 120) << 20
+//! non-negative  5 bits of exponent, 3 of mantissa          x = f32 of bits (code + 8 E - 248) << 20
+//! shifted       sign, 3 bits of exponent, 4 of mantissa    x = f32 of bits (code + 16 c) << 19  -  f32 of bits c << 23,
+//!                                                              c = max(E - 7, 1)
 //! ```
 //!
-//! So encoding and decoding are shifts and sums of integers. Rounding is stochastic (the mean is right), else a moving average
-//! that moves by less than half a step each time would not move at all. An unsigned code of a number above 0 is never 0:
-//! a second moment of 0 under a first one that is not would make a huge step.
+//! and code 0 is 0 in each. So encoding and decoding are shifts and sums. The shift by `2^-7` of the block's power of two makes
+//! the steps even near 0, where a relative map has ever smaller ones: as fine as `2^-11` of the block's power, and a finer
+//! mantissa above. Rounding is stochastic (the mean is right), else a moving average that moves by less than half a step each
+//! time would not move at all. A non-negative code of a number above 0 is never 0: a second moment of 0 under a first one that
+//! is not would make a huge step.
 
 use super::{
     any::BLOCK,
@@ -19,60 +21,92 @@ use super::{
 };
 use crate::element::Real;
 
-/// Bits of an `f32` below a code's mantissa; as many random ones are added before they are dropped.
+/// Bits of an `f32` below 3 bits of mantissa; as many random ones are added before they are dropped.
 const DROPPED: u32 = random::BITS;
+/// Those below the 4 bits of a shifted code.
+const DROPPED_SHIFTED: u32 = DROPPED - 1;
 const MAGNITUDE: u32 = 0x7fff_ffff;
 
-/// Which numbers a code can be.
+/// Which numbers the codes of [`Block8`](crate::Block8) stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Sign {
-    /// Of both signs, from the largest of the block down to 2^-15 of its power of two.
-    Signed,
-    /// Not negative, down to 2^-31.
+pub enum BlockMap {
+    /// Of both signs; steps of 1/8 of the number or less, from the largest of the block down to 2^-15 of its power of two.
+    Relative,
+    /// Of both signs; steps of 1/16 of the number or less, or, near 0, of 2^-11 of the block's power of two.
+    Shifted,
+    /// Not negative; steps of 1/8 of the number or less, down to 2^-31.
     NonNegative,
 }
 
-impl Sign {
+impl BlockMap {
     /// The largest code of a magnitude.
     const fn top(self) -> i32 {
         match self {
-            Self::Signed => 0x7f,
+            Self::Relative | Self::Shifted => 0x7f,
             Self::NonNegative => 0xff,
         }
     }
 
-    /// What a code is added to, to be the high bits of an `f32`: the top code has the block's exponent.
+    /// What a code of a floating-point number is added to, to be the high bits of an `f32`: the top code has the block's
+    /// exponent.
     const fn base(self, exponent: u8) -> i32 {
         8 * exponent as i32 + 7 - self.top()
     }
+
+    /// What a name in a file says.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Relative => "signed 8-bit blocks",
+            Self::Shifted => "shifted 8-bit blocks",
+            Self::NonNegative => "non-negative 8-bit blocks",
+        }
+    }
+}
+
+/// The bits of the power of two that shifted codes count from.
+const fn shift(exponent: u8) -> u32 {
+    let exponent = exponent as u32;
+    (if exponent > 8 { exponent - 7 } else { 1 }) << 23
 }
 
 /// Writes the codes of the first of `values`, as many as there are codes, and tells their exponent. Random bits decide the
 /// rounding.
 #[inline(always)]
-pub(crate) fn encode<R: Real>(values: &[R; BLOCK], random: Random<'_>, sign: Sign, codes: &mut [u8]) -> u8 {
+pub(crate) fn encode<R: Real>(values: &[R; BLOCK], random: Random<'_>, map: BlockMap, codes: &mut [u8]) -> u8 {
     let n = codes.len();
     // A loop of known length leaves no few over; what lies beyond the end does not count.
     let largest = if n == BLOCK { largest(values) } else { largest(&values[..n]) };
     // The largest may be rounded up to the next power of two; not to infinity, and a NaN not beyond.
     let up = largest.saturating_add((1 << DROPPED) - 1) >> 23;
     let (exponent, random) = if up < 255 { (up as u8, random) } else { ((largest >> 23) as u8, Random::NONE) };
-    let base = sign.base(exponent);
+    let base = map.base(exponent);
     let floor = base.max(0) as u32;
     let mut room = [0; BLOCK];
     let whole = match <&mut [u8; BLOCK]>::try_from(&mut *codes) {
         Ok(codes) => codes,
         Err(_) => &mut room,
     };
-    match sign {
-        Sign::Signed => {
+    match map {
+        BlockMap::Relative => {
             for ((code, x), &entry) in whole.iter_mut().zip(values).zip(random.table) {
                 let rounded = x.to_single().to_bits().wrapping_add(random.of(entry));
                 let magnitude = ((rounded & MAGNITUDE) >> DROPPED).max(floor).wrapping_sub(base as u32);
                 *code = (magnitude | rounded >> 24 & 0x80) as u8;
             }
         }
-        Sign::NonNegative => {
+        BlockMap::Shifted => {
+            let zero = shift(exponent);
+            // The shift makes nothing infinite.
+            let limit = if largest < f32::INFINITY.to_bits() { f32::MAX.to_bits() } else { MAGNITUDE };
+            for ((code, x), &entry) in whole.iter_mut().zip(values).zip(random.table) {
+                let x = x.to_single();
+                let shifted = (x.abs() + f32::from_bits(zero)).to_bits().min(limit);
+                let rounded = shifted.wrapping_add(random.of(entry) >> (DROPPED - DROPPED_SHIFTED));
+                let magnitude = rounded.wrapping_sub(zero) >> DROPPED_SHIFTED;
+                *code = (magnitude & 0x7f | x.to_bits() >> 24 & 0x80) as u8;
+            }
+        }
+        BlockMap::NonNegative => {
             for ((code, x), &entry) in whole.iter_mut().zip(values).zip(random.table) {
                 let bits = x.to_single().to_bits() & MAGNITUDE;
                 let rounded = bits.wrapping_add(random.of(entry));
@@ -99,7 +133,7 @@ fn largest<R: Real>(values: &[R]) -> u32 {
 
 /// Puts the numbers of the codes, of one exponent, into the first of `values`.
 #[inline(always)]
-pub(crate) fn decode<R: Real>(codes: &[u8], exponent: u8, sign: Sign, values: &mut [R; BLOCK]) {
+pub(crate) fn decode<R: Real>(codes: &[u8], exponent: u8, map: BlockMap, values: &mut [R; BLOCK]) {
     let mut room = [0; BLOCK];
     let whole = match <&[u8; BLOCK]>::try_from(codes) {
         Ok(codes) => codes,
@@ -108,41 +142,65 @@ pub(crate) fn decode<R: Real>(codes: &[u8], exponent: u8, sign: Sign, values: &m
             &room
         }
     };
-    let base = sign.base(exponent);
-    match sign {
-        Sign::Signed => {
+    let base = map.base(exponent);
+    match map {
+        BlockMap::Relative => {
             for (x, &code) in values.iter_mut().zip(whole) {
-                *x = R::from_single(f32::from_bits(number(code, base, Sign::Signed)));
+                *x = R::from_single(relative(code, base));
             }
         }
-        Sign::NonNegative => {
+        BlockMap::Shifted => {
+            let zero = shift(exponent);
             for (x, &code) in values.iter_mut().zip(whole) {
-                *x = R::from_single(f32::from_bits(number(code, base, Sign::NonNegative)));
+                *x = R::from_single(shifted(code, zero));
+            }
+        }
+        BlockMap::NonNegative => {
+            for (x, &code) in values.iter_mut().zip(whole) {
+                *x = R::from_single(non_negative(code, base));
             }
         }
     }
 }
 
-/// Whether every code stands for a number: in a block of small exponent the lowest do not.
-pub(crate) fn valid(codes: &[u8], exponent: u8, sign: Sign) -> bool {
-    let least = -sign.base(exponent);
-    codes.iter().map(|&code| i32::from(code) & sign.top()).all(|magnitude| magnitude == 0 || magnitude >= least)
+/// Whether every code stands for a number: in a block of small exponent the lowest of some maps do not.
+pub(crate) fn valid(codes: &[u8], exponent: u8, map: BlockMap) -> bool {
+    let least = if map == BlockMap::Shifted { 0 } else { -map.base(exponent) };
+    codes.iter().map(|&code| i32::from(code) & map.top()).all(|magnitude| magnitude == 0 || magnitude >= least)
 }
 
 /// The number of one code in a block of this exponent.
-pub(crate) fn decode_one(code: u8, exponent: u8, sign: Sign) -> f32 {
-    f32::from_bits(number(code, sign.base(exponent), sign))
+pub(crate) fn decode_one(code: u8, exponent: u8, map: BlockMap) -> f32 {
+    let base = map.base(exponent);
+    match map {
+        BlockMap::Relative => relative(code, base),
+        BlockMap::Shifted => shifted(code, shift(exponent)),
+        BlockMap::NonNegative => non_negative(code, base),
+    }
 }
 
-/// The bits of the number of one code.
 #[inline(always)]
-fn number(code: u8, base: i32, sign: Sign) -> u32 {
+fn relative(code: u8, base: i32) -> f32 {
     // The sign is extended to the highest bit, and is not part of the magnitude.
-    let bits = match sign {
-        Sign::Signed => (i32::from(code.cast_signed()) << DROPPED).cast_unsigned() & 0x87f0_0000,
-        Sign::NonNegative => u32::from(code) << DROPPED,
-    };
-    if bits & MAGNITUDE == 0 { bits } else { bits.wrapping_add((base << DROPPED).cast_unsigned()) }
+    floating((i32::from(code.cast_signed()) << DROPPED).cast_unsigned() & 0x87f0_0000, base)
+}
+
+#[inline(always)]
+fn non_negative(code: u8, base: i32) -> f32 {
+    floating(u32::from(code) << DROPPED, base)
+}
+
+/// The number of the bits of a code; 0 stays 0.
+#[inline(always)]
+fn floating(bits: u32, base: i32) -> f32 {
+    let zero = bits & MAGNITUDE == 0;
+    f32::from_bits(if zero { bits } else { bits.wrapping_add((base << DROPPED).cast_unsigned()) })
+}
+
+#[inline(always)]
+fn shifted(code: u8, zero: u32) -> f32 {
+    let magnitude = f32::from_bits((u32::from(code & 0x7f) << DROPPED_SHIFTED) + zero) - f32::from_bits(zero);
+    f32::from_bits(magnitude.to_bits() | u32::from(code & 0x80) << 24)
 }
 
 #[cfg(test)]
@@ -150,15 +208,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn round_trip(values: &[f32], bits: u32, sign: Sign) -> (Vec<u8>, u8, Vec<f32>) {
+    const MAPS: [BlockMap; 3] = [BlockMap::Relative, BlockMap::Shifted, BlockMap::NonNegative];
+
+    fn round_trip(values: &[f32], bits: u32, map: BlockMap) -> (Vec<u8>, u8, Vec<f32>) {
         let mut block = [f32::NAN; BLOCK];
         block[..values.len()].copy_from_slice(values);
         let mut codes = vec![0; values.len()];
         let random = Random { table: &[bits; BLOCK], offset: 0 };
-        let exponent = encode(&block, random, sign, &mut codes);
-        assert!(valid(&codes, exponent, sign));
+        let exponent = encode(&block, random, map, &mut codes);
+        assert!(valid(&codes, exponent, map));
         let mut back = [0f32; BLOCK];
-        decode(&codes, exponent, sign, &mut back);
+        decode(&codes, exponent, map, &mut back);
         (codes, exponent, back[..values.len()].to_vec())
     }
 
@@ -168,26 +228,31 @@ mod tests {
             values in prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO, 1..=BLOCK),
             bits in 0..1u32 << DROPPED,
         ) {
-            let largest = values.iter().fold(0f32, |a, x| a.max(x.abs()));
-            for sign in [Sign::Signed, Sign::NonNegative] {
-                let values: Vec<f32> = if sign == Sign::Signed { values.clone() } else { values.iter().map(|x| x.abs()).collect() };
-                let reach = if sign == Sign::Signed { 2f64.powi(-14) } else { 2f64.powi(-30) } * f64::from(largest);
-                let (_, _, back) = round_trip(&values, bits, sign);
+            let largest = values.iter().fold(0f64, |a, x| a.max(f64::from(x.abs())));
+            for map in MAPS {
+                let sign = |x: &f32| if map == BlockMap::NonNegative { x.abs() } else { *x };
+                let values: Vec<f32> = values.iter().map(sign).collect();
+                // A step of the number's own size, and the steps below which there is none.
+                let (relative, absolute) = match map {
+                    BlockMap::Relative => (1.0 / 8.0, 2f64.powi(-13)),
+                    BlockMap::Shifted => (1.0 / 16.0, 2f64.powi(-10)),
+                    BlockMap::NonNegative => (1.0 / 8.0, 2f64.powi(-29)),
+                };
+                let (_, _, back) = round_trip(&values, bits, map);
                 for (x, y) in values.iter().zip(back) {
                     let (x, y) = (f64::from(*x), f64::from(y));
-                    let step = x.abs() / 8.0 + 2f64.powi(-129);
-                    prop_assert!((x - y).abs() <= step || x.abs() <= 2.0 * reach, "{x:e} {y:e} of {largest:e}");
-                    prop_assert!((x - y).abs() <= 2.0 * reach + step);
+                    prop_assert!((x - y).abs() <= relative * x.abs() + absolute * largest + 2f64.powi(-129), "{x:e} {y:e} of {largest:e}");
+                    prop_assert!(map == BlockMap::Shifted || (x - y).abs() <= x.abs() / 8.0 + 2f64.powi(-129) || x.abs() <= absolute * largest);
                     prop_assert!(y.is_finite() && (y == 0.0 || y.signum() == x.signum()));
-                    prop_assert!(sign == Sign::Signed || (x == 0.0) == (y == 0.0) || x < 2f64.powi(-126));
+                    prop_assert!(map != BlockMap::NonNegative || (x == 0.0) == (y == 0.0) || x < 2f64.powi(-126));
                 }
             }
         }
 
         #[test]
         fn the_mean_of_all_roundings_is_the_number(x in 0.01f32..1.0) {
-            for sign in [Sign::Signed, Sign::NonNegative] {
-                let rounded = |bits| f64::from(round_trip(&[x, 1.0], bits, sign).2[0]);
+            for map in MAPS {
+                let rounded = |bits| f64::from(round_trip(&[x, 1.0], bits, map).2[0]);
                 let mean = (0..1024).map(|i| rounded((i << 10) + 512)).sum::<f64>() / 1024.0;
                 prop_assert!((mean - f64::from(x)).abs() <= f64::from(x) / 8.0 / 1000.0, "{x} {mean}");
             }
@@ -196,25 +261,27 @@ mod tests {
 
     #[test]
     fn codes_stand_for_what_the_formula_says() {
-        let (codes, exponent, back) = round_trip(&[1.0, -1.125, 0.5, 0.0, 1.875], 0, Sign::Signed);
+        let (codes, exponent, back) = round_trip(&[1.0, -1.125, 0.5, 0.0, 1.875], 0, BlockMap::Relative);
         assert_eq!((exponent, codes), (127, vec![120, 121 | 0x80, 112, 0, 127]));
         assert_eq!(back, [1.0, -1.125, 0.5, 0.0, 1.875]);
-        let (codes, exponent, back) = round_trip(&[1.0, 2f32.powi(-31), 2f32.powi(-40), 0.0], 0, Sign::NonNegative);
+        let (codes, exponent, back) =
+            round_trip(&[1.0, -2f32.powi(-7), 2f32.powi(-11), 2f32.powi(-12), -0.0], 0, BlockMap::Shifted);
+        assert_eq!((exponent, codes), (127, vec![112, 16 | 0x80, 1, 0, 0x80]));
+        assert_eq!(back, [1.0 - 2f32.powi(-7), -2f32.powi(-7), 2f32.powi(-11), 0.0, 0.0]);
+        let (codes, exponent, back) = round_trip(&[1.0, 2f32.powi(-31), 2f32.powi(-40), 0.0], 0, BlockMap::NonNegative);
         assert_eq!((exponent, codes), (127, vec![248, 1, 1, 0]));
         assert_eq!(back, [1.0, 1.125 * 2f32.powi(-31), 1.125 * 2f32.powi(-31), 0.0]);
     }
 
     #[test]
     fn what_is_not_finite_stays_so() {
-        for bits in [0, (1 << DROPPED) - 1] {
-            let (_, _, back) = round_trip(
-                &[f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1.0, f32::from_bits(u32::MAX)],
-                bits,
-                Sign::Signed,
-            );
+        let signed = [BlockMap::Relative, BlockMap::Shifted];
+        for (bits, map) in [0, (1 << DROPPED) - 1].into_iter().flat_map(|bits| signed.map(|map| (bits, map))) {
+            let (_, _, back) =
+                round_trip(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1.0, f32::from_bits(u32::MAX)], bits, map);
             assert_eq!((back[0], back[1]), (f32::INFINITY, f32::NEG_INFINITY));
-            assert!(back[2].is_nan() && back[4].is_nan());
-            let (_, _, back) = round_trip(&[f32::MAX, f32::MIN], bits, Sign::Signed);
+            assert!(back[2].is_nan() && back[3].is_finite() && back[4].is_nan());
+            let (_, _, back) = round_trip(&[f32::MAX, f32::MIN], bits, map);
             assert!(back.iter().all(|x| x.is_finite() && x.abs() > 3e38));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     any::{BLOCK, Buffer},
-    block8::{self, Sign},
+    block8::{self, BlockMap},
     random::Random,
 };
 use crate::element::{AnySliceMut, Real};
@@ -12,7 +12,7 @@ use std::ops::Range;
 #[derive(Debug)]
 pub(crate) enum SlotMut<'a, R> {
     Any(AnySliceMut<'a, R>),
-    Block8 { codes: &'a mut [u8], exponents: &'a mut [u8], sign: Sign },
+    Block8 { codes: &'a mut [u8], exponents: &'a mut [u8], map: BlockMap },
 }
 
 impl<R: Real> Default for SlotMut<'_, R> {
@@ -46,12 +46,12 @@ impl<'a, R: Real> SlotMut<'a, R> {
                 let (left, right) = any.split_at(mid);
                 (Self::Any(left), Self::Any(right))
             }
-            Self::Block8 { codes, exponents, sign } => {
+            Self::Block8 { codes, exponents, map } => {
                 let (codes, codes_right) = codes.split_at_mut(mid);
                 let (exponents, exponents_right) = exponents.split_at_mut(mid.div_ceil(BLOCK));
                 (
-                    Self::Block8 { codes, exponents, sign },
-                    Self::Block8 { codes: codes_right, exponents: exponents_right, sign },
+                    Self::Block8 { codes, exponents, map },
+                    Self::Block8 { codes: codes_right, exponents: exponents_right, map },
                 )
             }
         }
@@ -71,8 +71,8 @@ impl<'a, R: Real> SlotMut<'a, R> {
     pub(crate) fn load(&self, range: Range<usize>, values: &mut [R; BLOCK]) {
         match self {
             Self::Any(any) => any.as_any().load(range, values),
-            Self::Block8 { codes, exponents, sign } => {
-                block8::decode(&codes[range.clone()], exponents[range.start / BLOCK], *sign, values);
+            Self::Block8 { codes, exponents, map } => {
+                block8::decode(&codes[range.clone()], exponents[range.start / BLOCK], *map, values);
             }
         }
     }
@@ -91,9 +91,9 @@ impl<'a, R: Real> SlotMut<'a, R> {
     pub(crate) fn store(&mut self, range: Range<usize>, values: &[R; BLOCK], random: Random<'_>) {
         match self {
             Self::Any(any) => any.store(range, values, Some(random)),
-            Self::Block8 { codes, exponents, sign } => {
+            Self::Block8 { codes, exponents, map } => {
                 let exponent = &mut exponents[range.start / BLOCK];
-                *exponent = block8::encode(values, random, *sign, &mut codes[range]);
+                *exponent = block8::encode(values, random, *map, &mut codes[range]);
             }
         }
     }

@@ -20,12 +20,13 @@ use crate::{
 /// so that rounding to nearest would stop it. The bits depend on the step and the index alone: results are the same on any
 /// number of threads and in a resumed run.
 ///
-/// The published scheme (Dettmers et al. 2022, arXiv:2110.02861) has blocks of 2048 (later 256) too, a table of 256 values that covers
-/// seven decades, finer near the largest, and rounds to nearest (`docs/benchmarks.md` has the losses of both). The map here is a plain small float of 3 mantissa bits: over nine
-/// decades of the second moment (4.5 of the first) each number is within 1/8 of itself, it needs shifts where the
-/// other needs a table and a search, and a second moment above 0 is never rounded to 0. What is smaller than the map
-/// reaches is 0, or for a second moment its smallest value, as if the gradient had been larger. A NaN or infinity in a
-/// block's state takes the others of the block with it.
+/// The published scheme (Dettmers et al. 2022, arXiv:2110.02861) has blocks of 2048 (later 256) too, a table of 256 values that
+/// covers seven decades, finer near the largest, and rounds to nearest (`docs/benchmarks.md` has the losses of both). The maps here
+/// are small floats, which need shifts where the other needs a table and a search. What a step divides by a root has 3 mantissa
+/// bits: over nine decades of the second moment (4.5 of the first) each number is within 1/8 of itself, and a second moment
+/// above 0 is never rounded to 0. What is a step as it is (momentum, Lion's moment) has 4, and even steps near 0
+/// ([`BlockMap`](crate::BlockMap)). What is smaller than a map reaches is 0, or for a second moment
+/// its smallest value, as if the gradient had been larger. A NaN or infinity in a block's state takes the others of the block with it.
 ///
 /// Optimizers: [`Sgd`](super::Sgd) with momentum, [`Adagrad`](super::Adagrad), [`Adam`](super::Adam), [`AdamW`](super::AdamW),
 /// [`Adamax`](super::Adamax), [`Adadelta`](super::Adadelta), [`Lion`](super::Lion), [`NAdam`](super::NAdam), [`RAdam`](super::RAdam),

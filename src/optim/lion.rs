@@ -76,7 +76,7 @@ const SLOT: &str = "exp_avg";
 
 impl<T: Element> Optimizer<T> for Lion {
     fn schema(&self, shape: &[usize]) -> Schema {
-        Schema::new("Lion").moment(SLOT, shape, 0.0)
+        Schema::new("Lion").velocity(SLOT, shape, 0.0)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {

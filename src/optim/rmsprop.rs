@@ -126,7 +126,7 @@ impl<T: Element> Optimizer<T> for RmsProp {
         let schema = Schema::new(if keras { "RmsProp (Keras)" } else { "RmsProp" });
         // The variance, a difference, needs all bits of both.
         let schema = if self.centered { schema.slot(SQUARE, shape, 0.0) } else { schema.squares(SQUARE, shape, 0.0) };
-        let schema = if self.momentum > 0.0 { schema.moment(BUFFER, shape, 0.0) } else { schema };
+        let schema = if self.momentum > 0.0 { schema.velocity(BUFFER, shape, 0.0) } else { schema };
         if self.centered { schema.slot(MEAN, shape, 0.0) } else { schema }
     }
 

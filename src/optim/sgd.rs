@@ -170,7 +170,7 @@ impl<T: Element> Optimizer<T> for Sgd {
         // The velocity of Keras is not the momentum of the others.
         let keras = self.convention == Convention::Keras && self.momentum != 0.0;
         let schema = Schema::new(if keras { "Sgd (Keras)" } else { "Sgd" });
-        if self.momentum == 0.0 { schema } else { schema.moment(SLOT, shape, 0.0) }
+        if self.momentum == 0.0 { schema } else { schema.velocity(SLOT, shape, 0.0) }
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {

@@ -8,6 +8,7 @@ pub(crate) mod state;
 pub(crate) mod values;
 pub(crate) mod view;
 
+pub use crate::kernel::block8::BlockMap;
 pub use mask::Mask;
 pub use qtensor::{Granularity, Grid, QTensor, QuantError};
 pub use slot::{Block8, Precision, Slot, SlotValues};

@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     kernel::{
         any::BLOCK,
-        block8::{self, Sign},
+        block8::{self, BlockMap},
         random::Random,
         slot::SlotMut,
     },
@@ -44,30 +44,35 @@ pub enum SlotValues {
 
 /// Numbers in 8 bits each: in each block of 256 small floating-point numbers relative to its largest.
 ///
-/// A code has 3 bits of mantissa (a step is at most 1/8 of the number), and a sign and 4 bits of exponent, or, for numbers that
-/// are never negative, 5 bits of exponent. A block has an exponent byte `E`, that of an `f32`, and with `base = 8 E - 120`, or
-/// `8 E - 248` without a sign, a code stands for the `f32` of the bits `(code + base) << 20`, and 0 for 0.
+/// A block has an exponent byte `E`, that of an `f32`, and a code of 0 stands for 0. Another stands, by the [map](BlockMap), for
+///
+/// | map | the bits of a code | number |
+/// |---|---|---|
+/// | relative | sign, 4 of exponent, 3 of mantissa | the `f32` of the bits `(code + 8 E - 120) << 20` |
+/// | shifted | sign, 3 of exponent, 4 of mantissa | the `f32` of the bits `(code + 16 c) << 19` less that of `c << 23`, `c = max(E - 7, 1)` |
+/// | non-negative | 5 of exponent, 3 of mantissa | the `f32` of the bits `(code + 8 E - 248) << 20` |
+///
+/// where the sign, the highest bit, is no part of `code`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block8 {
     codes: Vec<u8>,
     exponents: Vec<u8>,
-    sign: Sign,
+    map: BlockMap,
 }
 
 impl Block8 {
     /// Zeros.
-    fn zeros(len: usize, sign: Sign) -> Result<Self> {
-        Ok(Self { codes: filled(len, 0)?, exponents: filled(len.div_ceil(BLOCK), 0)?, sign })
+    fn zeros(len: usize, map: BlockMap) -> Result<Self> {
+        Ok(Self { codes: filled(len, 0)?, exponents: filled(len.div_ceil(BLOCK), 0)?, map })
     }
 
     /// From what [`codes`](Block8::codes) and [`exponents`](Block8::exponents) gave; `None` when there is not one exponent for
     /// each 256 codes, or a code stands for no number.
     #[must_use]
-    pub fn from_parts(codes: Vec<u8>, exponents: Vec<u8>, signed: bool) -> Option<Self> {
-        let sign = if signed { Sign::Signed } else { Sign::NonNegative };
+    pub fn from_parts(codes: Vec<u8>, exponents: Vec<u8>, map: BlockMap) -> Option<Self> {
         let fits = exponents.len() == codes.len().div_ceil(BLOCK)
-            && codes.chunks(BLOCK).zip(&exponents).all(|(codes, &exponent)| block8::valid(codes, exponent, sign));
-        fits.then_some(Self { codes, exponents, sign })
+            && codes.chunks(BLOCK).zip(&exponents).all(|(codes, &exponent)| block8::valid(codes, exponent, map));
+        fits.then_some(Self { codes, exponents, map })
     }
 
     /// One code a number.
@@ -82,14 +87,14 @@ impl Block8 {
         &self.exponents
     }
 
-    /// Whether numbers can be negative.
+    /// Which numbers the codes stand for.
     #[must_use]
-    pub fn signed(&self) -> bool {
-        self.sign == Sign::Signed
+    pub fn map(&self) -> BlockMap {
+        self.map
     }
 
     fn as_slot<R>(&mut self) -> SlotMut<'_, R> {
-        SlotMut::Block8 { codes: &mut self.codes, exponents: &mut self.exponents, sign: self.sign }
+        SlotMut::Block8 { codes: &mut self.codes, exponents: &mut self.exponents, map: self.map }
     }
 }
 
@@ -101,11 +106,11 @@ impl From<Values> for SlotValues {
 
 impl SlotValues {
     /// `len` copies of `value`.
-    pub(crate) fn filled<R: Real>(len: usize, value: f64, precision: Precision, sign: Sign) -> Result<Self> {
+    pub(crate) fn filled<R: Real>(len: usize, value: f64, precision: Precision, map: BlockMap) -> Result<Self> {
         let mut values = match precision {
             Precision::Full => return Ok(Self::Full(Values::filled::<R>(len, value)?)),
             Precision::Bf16 => Self::Bf16(filled(len, <bf16 as Element>::from_f64(value))?),
-            Precision::Eight => Self::Eight(Block8::zeros(len, sign)?),
+            Precision::Eight => Self::Eight(Block8::zeros(len, map)?),
         };
         if precision == Precision::Eight && value != 0.0 {
             values.refill(std::iter::repeat_n(value, len));
@@ -135,8 +140,8 @@ impl SlotValues {
         match self {
             Self::Full(values) => values.get(index),
             Self::Bf16(values) => values.get(index).map(|x| x.to_f64()),
-            Self::Eight(Block8 { codes, exponents, sign }) => {
-                let number = block8::decode_one(*codes.get(index)?, *exponents.get(index / BLOCK)?, *sign);
+            Self::Eight(Block8 { codes, exponents, map }) => {
+                let number = block8::decode_one(*codes.get(index)?, *exponents.get(index / BLOCK)?, *map);
                 Some(number.into())
             }
         }
@@ -167,8 +172,7 @@ impl SlotValues {
             Self::Full(Values::F32(_)) => "f32",
             Self::Full(Values::F64(_)) => "f64",
             Self::Bf16(_) => "bf16",
-            Self::Eight(values) if values.signed() => "signed 8-bit blocks",
-            Self::Eight(_) => "non-negative 8-bit blocks",
+            Self::Eight(values) => values.map.name(),
         }
     }
 
@@ -191,14 +195,14 @@ impl SlotValues {
             Self::Bf16(values) => {
                 values.iter_mut().zip(numbers).for_each(|(x, number)| *x = <bf16 as Element>::from_f64(number));
             }
-            Self::Eight(Block8 { codes, exponents, sign }) => {
+            Self::Eight(Block8 { codes, exponents, map }) => {
                 // Bits in the middle: the nearer neighbour is chosen.
                 const MIDDLE: Random<'_> = Random { table: &[1 << 19; BLOCK], offset: 0 };
                 let mut numbers = numbers.fuse();
                 for (codes, exponent) in codes.chunks_mut(BLOCK).zip(exponents) {
                     let mut values = [0.0; BLOCK];
                     values.iter_mut().zip(numbers.by_ref().take(codes.len())).for_each(|(x, number)| *x = number);
-                    *exponent = block8::encode(&values, MIDDLE, *sign, codes);
+                    *exponent = block8::encode(&values, MIDDLE, *map, codes);
                 }
             }
         }
@@ -213,10 +217,10 @@ impl SlotValues {
             Self::Full(Values::F32(values)) => Self::Full(Values::F32(pick(values, indices))),
             Self::Full(Values::F64(values)) => Self::Full(Values::F64(pick(values, indices))),
             Self::Bf16(values) => Self::Bf16(pick(values, indices)),
-            Self::Eight(Block8 { codes, sign, .. }) => {
+            Self::Eight(Block8 { codes, map, .. }) => {
                 let codes = pick(codes, indices.clone());
                 let exponents = vec![0; codes.len().div_ceil(BLOCK)];
-                let mut cut = Self::Eight(Block8 { codes, exponents, sign: *sign });
+                let mut cut = Self::Eight(Block8 { codes, exponents, map: *map });
                 cut.refill(indices.filter_map(|i| self.get(i)));
                 cut
             }

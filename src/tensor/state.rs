@@ -7,7 +7,7 @@ use super::{
 use crate::{
     element::{Element, Real},
     error::{Error, Result},
-    kernel::{block8::Sign, slot::SlotMut},
+    kernel::{block8::BlockMap, slot::SlotMut},
 };
 use std::borrow::Cow;
 
@@ -35,7 +35,7 @@ struct SlotSchema {
     initial: f64,
     precision: Precision,
     /// What 8-bit codes it would have; `None` when it is always kept in full precision.
-    sign: Option<Sign>,
+    map: Option<BlockMap>,
 }
 
 impl Schema {
@@ -69,28 +69,41 @@ impl Schema {
     }
 
     /// Adds a slot of the parameter's shape, of numbers of both signs, which may be kept in [fewer bits](Precision): only an
-    /// element-wise rule reads it.
+    /// element-wise rule reads it. Each is as exact as its own size asks ([`BlockMap::Relative`]): a step divides it.
     #[must_use]
     pub fn moment(self, name: impl Into<Cow<'static, str>>, shape: &[usize], initial: f64) -> Self {
-        self.with(name, shape, initial, Some(Sign::Signed))
+        self.with(name, shape, initial, Some(BlockMap::Relative))
+    }
+
+    /// As [`moment`](Schema::moment), of numbers that are steps as they are: all are as exact as the largest of their
+    /// neighbours asks ([`BlockMap::Shifted`]).
+    #[must_use]
+    pub fn velocity(self, name: impl Into<Cow<'static, str>>, shape: &[usize], initial: f64) -> Self {
+        self.with(name, shape, initial, Some(BlockMap::Shifted))
     }
 
     /// As [`moment`](Schema::moment), of numbers that are never negative.
     #[must_use]
     pub fn squares(self, name: impl Into<Cow<'static, str>>, shape: &[usize], initial: f64) -> Self {
-        self.with(name, shape, initial, Some(Sign::NonNegative))
+        self.with(name, shape, initial, Some(BlockMap::NonNegative))
     }
 
-    fn with(mut self, name: impl Into<Cow<'static, str>>, shape: &[usize], initial: f64, sign: Option<Sign>) -> Self {
+    fn with(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        shape: &[usize],
+        initial: f64,
+        map: Option<BlockMap>,
+    ) -> Self {
         let precision = Precision::Full;
-        self.slots.push(SlotSchema { name: name.into(), dims: shape.into(), initial, precision, sign });
+        self.slots.push(SlotSchema { name: name.into(), dims: shape.into(), initial, precision, map });
         self
     }
 
     /// Keeps the slots that may be so in a precision.
     #[must_use]
     pub fn with_precision(mut self, precision: Precision) -> Self {
-        for slot in self.slots.iter_mut().filter(|slot| slot.sign.is_some()) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.map.is_some()) {
             slot.precision = precision;
         }
         self
@@ -99,7 +112,7 @@ impl Schema {
     /// Whether a slot may be kept in fewer bits.
     #[must_use]
     pub fn compressible(&self) -> bool {
-        self.slots.iter().any(|slot| slot.sign.is_some())
+        self.slots.iter().any(|slot| slot.map.is_some())
     }
 
     /// Asks for so many `f32` to work in. They hold nothing from step to step.
@@ -151,9 +164,9 @@ impl State {
         let slots = schema
             .slots
             .into_iter()
-            .map(|SlotSchema { name, dims, initial, precision, sign }| {
-                let sign = sign.unwrap_or(Sign::Signed);
-                let values = SlotValues::filled::<R>(checked_volume(&dims)?, initial, precision, sign)?;
+            .map(|SlotSchema { name, dims, initial, precision, map }| {
+                let map = map.unwrap_or(BlockMap::Relative);
+                let values = SlotValues::filled::<R>(checked_volume(&dims)?, initial, precision, map)?;
                 Ok(Slot { name, dims, initial, values })
             })
             .collect::<Result<_>>()?;

@@ -69,7 +69,7 @@
 //! }
 //! ```
 //!
-//! The form of a slot is `f32`, `f64`, `bf16`, `signed 8-bit blocks` or `non-negative 8-bit blocks`. `learning_rates` is `null` without a
+//! The form of a slot is `f32`, `f64`, `bf16`, `signed 8-bit blocks`, `shifted 8-bit blocks` or `non-negative 8-bit blocks`. `learning_rates` is `null` without a
 //! [`Params`](crate::optim::Params), and `param` that of a state outside one. The same training state has the same bytes. In Python:
 //!
 //! ```python

@@ -214,7 +214,7 @@ impl Loaded {
         };
         let (codes, exponents) = (self.tensor(&format!("{key}.codes"))?, self.tensor(&format!("{key}.exponents"))?);
         same("shape of a slot", codes.shape, slot.shape())?;
-        let block = Block8::from_parts(codes.bytes.to_vec(), exponents.bytes.to_vec(), values.signed());
+        let block = Block8::from_parts(codes.bytes.to_vec(), exponents.bytes.to_vec(), values.map());
         let block = block.filter(|_| exponents.shape.len() == 1);
         block.map(Numbers::Eight).ok_or_else(|| Error::format(codes.offset, "codes that stand for no number"))
     }
@@ -268,7 +268,9 @@ fn layout(form: &str) -> Option<&'static [(&'static str, Dtype)]> {
         "f32" => &[("", Dtype::F32)],
         "f64" => &[("", Dtype::F64)],
         "bf16" => &[("", Dtype::BF16)],
-        "signed 8-bit blocks" | "non-negative 8-bit blocks" => &[(".codes", Dtype::U8), (".exponents", Dtype::U8)],
+        "signed 8-bit blocks" | "shifted 8-bit blocks" | "non-negative 8-bit blocks" => {
+            &[(".codes", Dtype::U8), (".exponents", Dtype::U8)]
+        }
         _ => return None,
     })
 }
