@@ -30,7 +30,7 @@ impl LearningRate for Lion {
 
 impl<T: Element> Optimizer<T> for Lion {
     fn schema(&self, shape: &[usize]) -> Schema {
-        Schema::new("Lion").moment("exp_avg", shape, 0.0)
+        Schema::new("Lion").velocity("exp_avg", shape, 0.0)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {
