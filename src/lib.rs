@@ -111,7 +111,7 @@ pub use kernel::{grad::GradRef, isa::Isa, random::Rounding, rule::Rule};
 pub use ndarray;
 pub use num_traits;
 pub use tensor::{
-    Block8, BlockMap, Granularity, Grid, Mask, Precision, QTensor, QuantError, Schema, Slot, SlotValues, State,
+    Block8, BlockMap, Granularity, Grid, Mask, Precision, QTensor, QuantError, Scales, Schema, Slot, SlotValues, State,
     TensorMut, TensorRef, Values,
 };
 pub use traits::{

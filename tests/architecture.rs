@@ -36,6 +36,7 @@ const ROOT: &[(&str, &[&str])] = &[
             "Precision",
             "QTensor",
             "QuantError",
+            "Scales",
             "Schema",
             "Slot",
             "SlotValues",

@@ -208,6 +208,10 @@ fn quantizers<T: Element>() {
                 }
                 quantizers.push(Box::new(affine));
                 quantizers.push(Box::new(symmetric.per_group(32).unwrap()));
+                quantizers.push(Box::new(affine.per_block(0, 3).unwrap()));
+                let wide = Affine::new(16).unwrap();
+                quantizers.push(Box::new(wide.per_group(9).unwrap()));
+                quantizers.push(Box::new(wide.per_channel(shape.len() - 1)));
             }
             for quantizer in quantizers {
                 everywhere(&format!("{quantizer:?} {:?} {shape:?}", T::DTYPE), || {

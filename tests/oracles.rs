@@ -321,7 +321,7 @@ struct Quantized {
     x: Vec<f64>,
     min: f64,
     max: f64,
-    codes: Vec<u8>,
+    codes: Vec<u16>,
 }
 
 #[test]
@@ -370,12 +370,12 @@ impl<T: Copy> OneOrMany<T> {
 impl Torch {
     fn compare(&self) -> Option<String> {
         // Signed codes are ours less 128.
-        let unsigned = |code: &i16| u8::try_from(code + if self.dtype == "i8" { 128 } else { 0 }).unwrap();
+        let unsigned = |code: &i16| u16::try_from(code + if self.dtype == "i8" { 128 } else { 0 }).unwrap();
         let x: Vec<f32> = self.x.iter().map(|&x| x as f32).collect();
         let affine = Affine::new(8).unwrap();
         let affine = self.axis.map_or(affine, |axis| affine.per_channel(axis));
         let grid = Grid::Affine {
-            scale: Values::F32(self.scale.all().iter().map(|&scale| scale as f32).collect()),
+            scale: Values::F32(self.scale.all().iter().map(|&scale| scale as f32).collect()).into(),
             zero_point: Some(self.zero_point.all().iter().map(unsigned).collect()),
         };
         let tensor = TensorRef::new(&x, &self.shape).unwrap();

@@ -17,6 +17,11 @@ fn groups(shape: &[usize], granularity: Granularity) -> Vec<usize> {
     let group = |i: usize| match granularity {
         Granularity::Channel { axis } => i / shape[axis + 1..].iter().product::<usize>() % shape[axis],
         Granularity::Group { size } => i / cols * cols.div_ceil(size) + i % cols / size,
+        Granularity::Block { axis, size } => {
+            let inner = shape[axis + 1..].iter().product::<usize>();
+            let (outer, along) = (i / inner / shape[axis], i / inner % shape[axis]);
+            (outer * shape[axis].div_ceil(size) + along / size) * inner + i % inner
+        }
         _ => 0,
     };
     (0..shape.iter().product()).map(group).collect()
@@ -36,10 +41,10 @@ fn check(shape: &[usize], x: &[f32], quantizer: MinMax) {
     let top = f64::from((1u32 << bits) - 1);
     let code = |(x, &g): (&f32, &usize)| {
         let range = high[g] - low[g];
-        if range == 0.0 { 0 } else { ((f64::from(*x) - low[g]) / range * top).round_ties_even() as u8 }
+        if range == 0.0 { 0 } else { ((f64::from(*x) - low[g]) / range * top).round_ties_even() as u16 }
     };
-    let codes: Vec<u8> = x.iter().zip(&groups).map(code).collect();
-    let value = |(&q, &g): (&u8, &usize)| match f64::from(q) {
+    let codes: Vec<u16> = x.iter().zip(&groups).map(code).collect();
+    let value = |(&q, &g): (&u16, &usize)| match f64::from(q) {
         q if q == top => high[g] as f32,
         q => (low[g] + q * (high[g] - low[g]) / top) as f32,
     };
@@ -53,7 +58,7 @@ fn check(shape: &[usize], x: &[f32], quantizer: MinMax) {
         let at = |k: usize| (i % cols * bits + k, i / cols * row_bytes);
         (0..bits).fold(0, |code, k| code | (q.packed()[at(k).1 + at(k).0 / 8] >> (at(k).0 % 8) & 1) << k)
     };
-    assert!((0..x.len()).all(|i| unpacked(i) == codes[i]), "{what}: packed codes");
+    assert!((0..x.len()).all(|i| u16::from(unpacked(i)) == codes[i]), "{what}: packed codes");
     assert_eq!(q.packed().len(), x.len() / cols * row_bytes, "{what}");
     assert!(q.codes() == codes, "{what}: codes");
     assert!(q.dequantize::<f32>() == values, "{what}: values");
@@ -95,6 +100,9 @@ fn min_max_of_any_shape() {
             (0..shape.len()).for_each(|axis| check(shape, &x, minmax.per_channel(axis)));
             for size in [1, 3, 8, 100, 1000, 1024, 1500, usize::MAX] {
                 check(shape, &x, minmax.per_group(size).unwrap());
+            }
+            for (axis, size) in (0..shape.len()).flat_map(|axis| [1, 2, 7, usize::MAX].map(|size| (axis, size))) {
+                check(shape, &x, minmax.per_block(axis, size).unwrap());
             }
         }
     }

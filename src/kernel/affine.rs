@@ -2,7 +2,7 @@
 
 use super::{
     grid::Numbers,
-    rows::{Code, Codes},
+    rows::{Code, Codes, Word},
 };
 use crate::element::{Element, Real};
 
@@ -12,55 +12,62 @@ use crate::element::{Element, Real};
 #[derive(Clone, Copy)]
 pub(crate) struct Affine<R> {
     scale: R,
-    zero: u8,
+    zero: u16,
     low: R,
     high: R,
 }
 
 impl<R: Real> Affine<R> {
     #[inline(always)]
-    fn new(scale: R, zero: u8, least: u8, top: u8) -> Self {
+    fn new(scale: R, zero: u16, least: u16, top: u16) -> Self {
         Self { scale, zero, low: steps(least, zero), high: steps(top, zero) }
     }
 }
 
 /// Steps from the code of 0 to a code; exact.
 #[inline(always)]
-fn steps<R: Real>(code: u8, zero: u8) -> R {
+fn steps<R: Real>(code: u16, zero: u16) -> R {
     R::from_integer(i32::from(code) - i32::from(zero))
 }
 
 impl<T: Element> Code<T> for Affine<T::Real> {
     #[inline(always)]
-    fn code(&self, x: T) -> u8 {
+    fn code(&self, x: T) -> u16 {
         let place = x.to_real() / self.scale;
         let place = if place > self.low { place } else { self.low };
         let place = if place < self.high { place } else { self.high };
-        (place.nearest() + i32::from(self.zero)) as u8
+        (place.nearest() + i32::from(self.zero)) as u16
     }
 }
 
 /// The value of a code: at most `largest`, the largest number of its type, which a level of a range up to it can lie beyond.
 #[inline(always)]
-fn level<R: Real>(scale: R, zero: u8, code: u8, largest: R) -> R {
+fn level<R: Real>(scale: R, zero: u16, code: u16, largest: R) -> R {
     let level = steps::<R>(code, zero) * scale;
     let level = if level < largest { level } else { largest };
     if level > -largest { level } else { -largest }
 }
 
-/// The values of the codes of one group. Scales of `f32` are multiplied in the arithmetic of the values, others in `f64`.
+/// The values of the codes of one group. Scales that fit an `f32` are multiplied in the arithmetic of the values, others in `f64`.
 #[inline(always)]
-pub(crate) fn levels<T: Element>(scales: Numbers<'_>, group: usize, zero: u8, codes: &[u8], out: &mut [T]) {
-    match scales {
-        Numbers::F32(scales) => {
-            let (scale, largest) = (T::Real::from_single(scales[group]), T::Real::from_f64(T::LARGEST));
+pub(crate) fn levels<T: Element, C: Copy + Into<u16>>(
+    scales: Numbers<'_>,
+    group: usize,
+    zero: u16,
+    codes: &[C],
+    out: &mut [T],
+) {
+    match scales.single(group) {
+        Some(scale) => {
+            let (scale, largest) = (T::Real::from_single(scale), T::Real::from_f64(T::LARGEST));
             for (x, &code) in out.iter_mut().zip(codes) {
-                *x = T::from_real(level(scale, zero, code, largest));
+                *x = T::from_real(level(scale, zero, code.into(), largest));
             }
         }
-        Numbers::F64(scales) => {
+        None => {
+            let scale = scales.get(group);
             for (x, &code) in out.iter_mut().zip(codes) {
-                *x = T::from_f64(level(scales[group], zero, code, T::LARGEST));
+                *x = T::from_f64(level(scale, zero, code.into(), T::LARGEST));
             }
         }
     }
@@ -68,23 +75,41 @@ pub(crate) fn levels<T: Element>(scales: Numbers<'_>, group: usize, zero: u8, co
 
 /// The values of codes of which each is in a group of its own, the first in `first`.
 #[inline(always)]
-pub(crate) fn columns<T: Element>(
+pub(crate) fn columns<T: Element, C: Copy + Into<u16>>(
     scales: Numbers<'_>,
-    zeros: Option<&[u8]>,
+    zeros: Option<&[u16]>,
     bits: u32,
     first: usize,
-    codes: &[u8],
+    codes: &[C],
     out: &mut [T],
 ) {
-    for (i, (x, code)) in out.iter_mut().zip(codes).enumerate() {
-        let group = first + i;
+    let groups = first..first + out.len();
+    // The usual form is a loop over slices; any other goes one by one.
+    if let Numbers::F32(scales) = scales {
+        let (scales, largest) = (&scales[groups.clone()], T::Real::from_f64(T::LARGEST));
+        match zeros {
+            Some(zeros) => {
+                for (((x, &code), &scale), &zero) in out.iter_mut().zip(codes).zip(scales).zip(&zeros[groups]) {
+                    *x = T::from_real(level(T::Real::from_single(scale), zero, code.into(), largest));
+                }
+            }
+            None => {
+                let zero = zero(None, 0, bits);
+                for ((x, &code), &scale) in out.iter_mut().zip(codes).zip(scales) {
+                    *x = T::from_real(level(T::Real::from_single(scale), zero, code.into(), largest));
+                }
+            }
+        }
+        return;
+    }
+    for ((x, code), group) in out.iter_mut().zip(codes).zip(groups) {
         levels(scales, group, zero(zeros, group, bits), std::slice::from_ref(code), std::slice::from_mut(x));
     }
 }
 
 /// The zero of a group, where all have the middle one unless they are listed.
 #[inline(always)]
-pub(crate) fn zero(zeros: Option<&[u8]>, group: usize, bits: u32) -> u8 {
+pub(crate) fn zero(zeros: Option<&[u16]>, group: usize, bits: u32) -> u16 {
     zeros.map_or(1 << (bits - 1), |zeros| zeros[group])
 }
 
@@ -92,10 +117,17 @@ pub(crate) fn zero(zeros: Option<&[u8]>, group: usize, bits: u32) -> u8 {
 #[derive(Clone, Copy)]
 pub(crate) struct AffineGroups<'a, R> {
     pub(crate) scales: &'a [R],
-    pub(crate) zeros: Option<&'a [u8]>,
+    pub(crate) zeros: Option<&'a [u16]>,
     pub(crate) bits: u32,
     /// The lowest code that is used.
-    pub(crate) least: u8,
+    pub(crate) least: u16,
+}
+
+impl<R: Real> AffineGroups<'_, R> {
+    #[inline(always)]
+    fn code(&self, scale: R, zero: u16) -> Affine<R> {
+        Affine::new(scale, zero, self.least, ((1u32 << self.bits) - 1) as u16)
+    }
 }
 
 impl<T: Element> Codes<T> for AffineGroups<'_, T::Real> {
@@ -103,8 +135,26 @@ impl<T: Element> Codes<T> for AffineGroups<'_, T::Real> {
 
     #[inline(always)]
     fn of(&self, group: usize) -> Affine<T::Real> {
-        let zero = zero(self.zeros, group, self.bits);
-        Affine::new(self.scales[group], zero, self.least, ((1u32 << self.bits) - 1) as u8)
+        self.code(self.scales[group], zero(self.zeros, group, self.bits))
+    }
+
+    #[inline(always)]
+    fn columns<W: Word>(&self, first: usize, values: &[T], codes: &mut [W]) {
+        let groups = first..first + codes.len();
+        let scales = &self.scales[groups.clone()];
+        match self.zeros {
+            Some(zeros) => {
+                for (((code, &x), &scale), &zero) in codes.iter_mut().zip(values).zip(scales).zip(&zeros[groups]) {
+                    *code = W::of(self.code(scale, zero).code(x));
+                }
+            }
+            None => {
+                let zero = zero(None, 0, self.bits);
+                for ((code, &x), &scale) in codes.iter_mut().zip(values).zip(scales) {
+                    *code = W::of(self.code(scale, zero).code(x));
+                }
+            }
+        }
     }
 }
 
@@ -115,7 +165,7 @@ mod tests {
     #[test]
     fn codes_are_limited_and_halves_go_to_even() {
         let affine = Affine::new(0.5f32, 3, 0, 15);
-        let codes: Vec<u8> = [-9.0f32, -1.5, -0.25, 0.0, 0.25, 0.75, 6.0, 1e38].map(|x| affine.code(x)).into();
+        let codes: Vec<u16> = [-9.0f32, -1.5, -0.25, 0.0, 0.25, 0.75, 6.0, 1e38].map(|x| affine.code(x)).into();
         assert_eq!(codes, [0, 0, 3, 3, 3, 5, 15, 15]);
         assert_eq!(level(0.5f32, 3, 0, f32::MAX), -1.5);
         let restricted = Affine::new(1.0f64, 128, 1, 255);
@@ -127,10 +177,10 @@ mod tests {
         let affine = Affine::new(f32::MIN_POSITIVE, 128, 0, 255);
         assert_eq!([f32::MIN, 0.0, f32::MAX].map(|x| affine.code(x)), [0, 128, 255]);
         let mut out = [half::f16::ONE; 3];
-        levels(Numbers::F32(&[3e4]), 0, 2, &[0, 3, 255], &mut out);
+        levels(Numbers::F32(&[3e4]), 0, 2, &[0u8, 3, 255], &mut out);
         assert_eq!(out.map(f32::from), [-6e4, 3e4, 65504.0]);
         let mut out = [0f32; 2];
-        levels(Numbers::F64(&[3e38]), 0, 2, &[0, 3], &mut out);
+        levels(Numbers::F64(&[3e38]), 0, 2, &[0u16, 3], &mut out);
         assert_eq!(out, [f32::MIN, 3e38]);
     }
 }

@@ -4,6 +4,7 @@
 
 use super::rows::{Code, Codes};
 use crate::element::{Element, Real};
+use half::f16;
 
 /// Codes of one tile or run at the most: a table of levels has as many entries.
 pub(crate) const MAX_LEVELS: usize = 256;
@@ -61,14 +62,14 @@ impl Level for Even {
 impl<T: Element> Code<T> for Even {
     /// Values beyond the range get the code of its nearer end.
     #[inline(always)]
-    fn code(&self, x: T) -> u8 {
+    fn code(&self, x: T) -> u16 {
         if self.span == 0.0 {
             return 0;
         }
         let place = (x.to_f64() * self.shrink - self.low) / self.span * self.top;
         let place = if place > 0.0 { place } else { 0.0 };
         let place = if place < self.top { place } else { self.top };
-        place.nearest() as u8
+        place.nearest() as u16
     }
 }
 
@@ -94,6 +95,15 @@ impl<T: Element> Codes<T> for EvenGroups<'_> {
 pub(crate) enum Numbers<'a> {
     F32(&'a [f32]),
     F64(&'a [f64]),
+    F16(&'a [f16]),
+    /// Powers of two, `2^(byte - 127)`.
+    E8m0(&'a [u8]),
+}
+
+/// `2^(byte - 127)`, exact: the lowest is a subnormal number.
+#[inline(always)]
+pub(crate) fn power(byte: u8) -> f32 {
+    f32::from_bits(if byte == 0 { 1 << 22 } else { u32::from(byte) << 23 })
 }
 
 impl Numbers<'_> {
@@ -102,6 +112,19 @@ impl Numbers<'_> {
         match self {
             Self::F32(numbers) => numbers[index].into(),
             Self::F64(numbers) => numbers[index],
+            Self::F16(numbers) => numbers[index].into(),
+            Self::E8m0(bytes) => power(bytes[index]).into(),
+        }
+    }
+
+    /// The number at an index, where all of its type fit an `f32`.
+    #[inline(always)]
+    pub(crate) fn single(&self, index: usize) -> Option<f32> {
+        match self {
+            Self::F32(numbers) => Some(numbers[index]),
+            Self::F64(_) => None,
+            Self::F16(numbers) => Some(numbers[index].into()),
+            Self::E8m0(bytes) => Some(power(bytes[index])),
         }
     }
 }
@@ -120,15 +143,37 @@ impl Level for Listed<'_> {
     }
 }
 
+/// Levels that are listed once for all groups, times the scale of a group; at most the largest number of the type.
+#[derive(Clone, Copy)]
+pub(crate) struct Scaled<'a> {
+    pub(crate) table: Numbers<'a>,
+    pub(crate) scale: f64,
+}
+
+impl Level for Scaled<'_> {
+    #[inline(always)]
+    fn level<T: Element>(&self, code: u8) -> T {
+        T::from_f64((self.table.get(code.into()) * self.scale).clamp(-T::LARGEST, T::LARGEST))
+    }
+}
+
 /// The levels of all groups of a tensor.
 #[derive(Clone, Copy)]
 pub(crate) enum Levels<'a> {
+    /// Evenly spaced, and the code of 0, the middle one unless it is given.
+    Affine { scales: Numbers<'a>, zeros: Option<&'a [u16]> },
+    /// Those of codes of 8 bits at most, which a table of one group can hold.
+    Few(Few<'a>),
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Few<'a> {
     /// Evenly spaced between a group's `min` and `max`.
     Even { min: Numbers<'a>, max: Numbers<'a> },
-    /// Evenly spaced, and the code of 0, the middle one unless it is given.
-    Affine { scales: Numbers<'a>, zeros: Option<&'a [u8]> },
     /// `2^bits` numbers a group.
     Table(Numbers<'a>),
+    /// `2^bits` numbers for all groups, times each one's scale.
+    Scaled { table: Numbers<'a>, scales: Numbers<'a> },
 }
 
 #[cfg(test)]
@@ -139,7 +184,7 @@ mod tests {
     fn rounds_half_to_even() {
         // Levels 0, 1, 2, 3 of 2 bits.
         let even = Even::new(0.0, 3.0, 2);
-        let codes: Vec<u8> = [0.5f32, 1.5, 2.5, 0.4999, 2.500001].map(|x| even.code(x)).into();
+        let codes: Vec<u16> = [0.5f32, 1.5, 2.5, 0.4999, 2.500001].map(|x| even.code(x)).into();
         assert_eq!(codes, [0, 2, 2, 0, 3]);
     }
 
@@ -156,9 +201,9 @@ mod tests {
             for bits in 1..=8 {
                 let even = Even::new(min, max, bits);
                 let top = ((1u32 << bits) - 1) as u8;
-                assert_eq!((even.code(min), even.code(max)), (0, top));
+                assert_eq!((even.code(min), even.code(max)), (0, top.into()));
                 assert_eq!((even.level::<f64>(0), even.level::<f64>(top)), (min, max));
-                assert_eq!((even.code(f64::MIN), even.code(f64::MAX)), (0, top));
+                assert_eq!((even.code(f64::MIN), even.code(f64::MAX)), (0, top.into()));
             }
         }
     }

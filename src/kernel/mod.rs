@@ -14,6 +14,7 @@ pub(crate) mod map;
 pub(crate) mod pack;
 pub(crate) mod parallel;
 pub(crate) mod random;
+pub(crate) mod ranges;
 pub(crate) mod reduce;
 pub(crate) mod rows;
 pub(crate) mod rule;

@@ -2,14 +2,12 @@
 
 use super::{
     affine,
-    grid::{Even, Level, Levels, Listed, MAX_LEVELS},
+    grid::{Even, Few, Level, Levels, Listed, MAX_LEVELS, Numbers, Scaled},
     isa::{Isa, Kernel},
     pack::{pack, packed_len, unpack},
     parallel::{GRAIN, Work, execute},
-    scan,
 };
-use crate::element::{Element, Real};
-use num_traits::Float;
+use crate::element::Element;
 use std::ops::Range;
 
 /// Columns worked on at a time; whole bytes at every width.
@@ -22,8 +20,8 @@ pub(crate) enum Groups {
     Whole,
     /// Those of a row: `row / repeat % count`.
     Rows { repeat: usize, count: usize },
-    /// Those of a column.
-    Columns,
+    /// Those of a column in `size` rows that are `repeat` apart, of `length` such rows; the last of them may be fewer.
+    Columns { repeat: usize, length: usize, size: usize },
     /// `size` neighbours in a row; the last of a row may be shorter.
     Blocks { size: usize },
 }
@@ -67,6 +65,14 @@ impl Layout {
         row * self.row_bytes() + packed_len(col, self.bits)
     }
 
+    /// The group of the first column of a row, where each column has its own.
+    #[inline(always)]
+    fn first_column(&self, row: usize) -> usize {
+        let Groups::Columns { repeat, length, size } = self.groups else { return 0 };
+        let (outer, along, inner) = (row / repeat / length, row / repeat % length, row % repeat);
+        ((outer * length.div_ceil(size) + along / size) * repeat + inner) * self.cols
+    }
+
     /// Each run of the columns `cols` of a row that shares a group, and the group; the range is relative to the first of `cols`.
     #[inline(always)]
     fn runs(&self, row: usize, cols: Range<usize>) -> Runs {
@@ -74,7 +80,7 @@ impl Layout {
         let (group, size) = match self.groups {
             Groups::Whole => (0, whole),
             Groups::Rows { repeat, count } => (row / repeat % count, whole),
-            Groups::Columns => (cols.start, 1),
+            Groups::Columns { .. } => (self.first_column(row) + cols.start, 1),
             Groups::Blocks { size } => (row * self.cols.div_ceil(size) + cols.start / size, size),
         };
         let first = match self.groups {
@@ -199,9 +205,50 @@ fn over<V: Cut, B: Cut, O: Operation<V, B>>(layout: Layout, values: V, bytes: B,
     execute(Tiles { layout, tiles: 0..rows * layout.tiles_per_row(), values, bytes, op })
 }
 
+/// What codes are worked on as: bytes, or pairs of them where a code has 16 bits.
+pub(crate) trait Word: Copy + Default + Into<u16> {
+    fn of(code: u16) -> Self;
+    fn pack(codes: &[Self], bits: u32, bytes: &mut [u8]);
+    fn unpack(bytes: &[u8], bits: u32, codes: &mut [Self]);
+}
+
+impl Word for u8 {
+    #[inline(always)]
+    fn of(code: u16) -> Self {
+        code as u8
+    }
+
+    #[inline(always)]
+    fn pack(codes: &[u8], bits: u32, bytes: &mut [u8]) {
+        pack(codes, bits, bytes);
+    }
+
+    #[inline(always)]
+    fn unpack(bytes: &[u8], bits: u32, codes: &mut [u8]) {
+        unpack(bytes, bits, codes);
+    }
+}
+
+impl Word for u16 {
+    #[inline(always)]
+    fn of(code: u16) -> Self {
+        code
+    }
+
+    #[inline(always)]
+    fn pack(codes: &[u16], _: u32, bytes: &mut [u8]) {
+        bytes.as_chunks_mut::<2>().0.iter_mut().zip(codes).for_each(|(bytes, code)| *bytes = code.to_le_bytes());
+    }
+
+    #[inline(always)]
+    fn unpack(bytes: &[u8], _: u32, codes: &mut [u16]) {
+        codes.iter_mut().zip(bytes.as_chunks::<2>().0).for_each(|(code, bytes)| *code = u16::from_le_bytes(*bytes));
+    }
+}
+
 /// From a value to a code, for one group.
 pub(crate) trait Code<T>: Copy {
-    fn code(&self, x: T) -> u8;
+    fn code(&self, x: T) -> u16;
 }
 
 /// From values to codes, for all groups of a tensor.
@@ -211,9 +258,9 @@ pub(crate) trait Codes<T: Copy>: Copy + Send + Sync {
 
     /// Codes of values of which each is in a group of its own, the first in `first`.
     #[inline(always)]
-    fn columns(&self, first: usize, values: &[T], codes: &mut [u8]) {
+    fn columns<W: Word>(&self, first: usize, values: &[T], codes: &mut [W]) {
         for (i, (code, &x)) in codes.iter_mut().zip(values).enumerate() {
-            *code = self.of(first + i).code(x);
+            *code = W::of(self.of(first + i).code(x));
         }
     }
 }
@@ -232,28 +279,41 @@ impl<T: Element, C: Codes<T>> Operation<&[T], &mut [u8]> for Encode<C> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self, layout: Layout, tiles: Range<usize>, mut values: &[T], mut bytes: &mut [u8]) {
-        let mut codes = [0; TILE];
-        for (row, col) in tiles.map(|tile| layout.place(tile)) {
-            let width = TILE.min(layout.cols - col);
-            let (tile, values_rest) = values.split_at(width);
-            let (packed, bytes_rest) = bytes.split_at_mut(packed_len(width, layout.bits));
-            if layout.groups == Groups::Columns {
-                self.codes.columns(col, tile, &mut codes[..width]);
-            } else {
-                for (run, group) in layout.runs(row, col..col + width) {
-                    let group = self.codes.of(group);
-                    for (code, &x) in codes[run.clone()].iter_mut().zip(&tile[run]) {
-                        *code = group.code(x);
-                    }
-                }
-            }
-            pack(&codes[..width], layout.bits, packed);
-            (values, bytes) = (values_rest, bytes_rest);
+    fn run(self, layout: Layout, tiles: Range<usize>, values: &[T], bytes: &mut [u8]) {
+        match layout.bits {
+            16 => self.encode::<T, u16>(layout, tiles, values, bytes),
+            _ => self.encode::<T, u8>(layout, tiles, values, bytes),
         }
     }
 
     fn combine((): (), (): ()) {}
+}
+
+impl<C> Encode<C> {
+    #[inline(always)]
+    fn encode<T: Element, W: Word>(self, layout: Layout, tiles: Range<usize>, mut values: &[T], mut bytes: &mut [u8])
+    where
+        C: Codes<T>,
+    {
+        let mut codes = [W::default(); TILE];
+        for (row, col) in tiles.map(|tile| layout.place(tile)) {
+            let width = TILE.min(layout.cols - col);
+            let (tile, values_rest) = values.split_at(width);
+            let (packed, bytes_rest) = bytes.split_at_mut(packed_len(width, layout.bits));
+            if let Groups::Columns { .. } = layout.groups {
+                self.codes.columns(layout.first_column(row) + col, tile, &mut codes[..width]);
+            } else {
+                for (run, group) in layout.runs(row, col..col + width) {
+                    let group = self.codes.of(group);
+                    for (code, &x) in codes[run.clone()].iter_mut().zip(&tile[run]) {
+                        *code = W::of(group.code(x));
+                    }
+                }
+            }
+            W::pack(&codes[..width], layout.bits, packed);
+            (values, bytes) = (values_rest, bytes_rest);
+        }
+    }
 }
 
 /// The values of the codes in `bytes`.
@@ -356,30 +416,47 @@ impl<'a, T: Element> Decoder<'a, T> {
     /// The values of one tile.
     #[inline(always)]
     fn decode(&mut self, tile: usize, packed: &[u8], out: &mut [T]) {
-        let layout = self.layout;
-        let (row, col) = layout.place(tile);
-        let mut room = [0; TILE];
-        let codes = &mut room[..out.len()];
-        unpack(packed, layout.bits, codes);
-        if let (Groups::Columns, Levels::Affine { scales, zeros }) = (layout.groups, self.levels) {
-            return affine::columns(scales, zeros, layout.bits, col, codes, out);
-        }
-        for (run, group) in layout.runs(row, col..col + out.len()) {
-            self.decode_run(group, &codes[run.clone()], &mut out[run]);
+        match (self.levels, self.layout.bits) {
+            (Levels::Affine { scales, zeros }, 16) => self.affine::<u16>(scales, zeros, tile, packed, out),
+            (Levels::Affine { scales, zeros }, _) => self.affine::<u8>(scales, zeros, tile, packed, out),
+            (Levels::Few(levels), _) => self.few(levels, tile, packed, out),
         }
     }
 
     #[inline(always)]
-    fn decode_run(&mut self, group: usize, codes: &[u8], out: &mut [T]) {
-        let bits = self.layout.bits;
-        match self.levels {
-            Levels::Affine { scales, zeros } => {
-                affine::levels(scales, group, affine::zero(zeros, group, bits), codes, out);
+    fn affine<W: Word>(&self, scales: Numbers<'_>, zeros: Option<&[u16]>, tile: usize, packed: &[u8], out: &mut [T]) {
+        let Layout { bits, groups, .. } = self.layout;
+        let (row, col) = self.layout.place(tile);
+        let mut room = [W::default(); TILE];
+        let codes = &mut room[..out.len()];
+        W::unpack(packed, bits, codes);
+        if let Groups::Columns { .. } = groups {
+            let first = self.layout.first_column(row) + col;
+            return affine::columns(scales, zeros, bits, first, codes, out);
+        }
+        for (run, group) in self.layout.runs(row, col..col + out.len()) {
+            affine::levels(scales, group, affine::zero(zeros, group, bits), &codes[run.clone()], &mut out[run]);
+        }
+    }
+
+    #[inline(always)]
+    fn few(&mut self, levels: Few<'_>, tile: usize, packed: &[u8], out: &mut [T]) {
+        let Layout { bits, .. } = self.layout;
+        let (row, col) = self.layout.place(tile);
+        let mut room = [0; TILE];
+        let codes = &mut room[..out.len()];
+        unpack(packed, bits, codes);
+        for (run, group) in self.layout.runs(row, col..col + out.len()) {
+            let (codes, out) = (&codes[run.clone()], &mut out[run]);
+            match levels {
+                Few::Even { min, max } => {
+                    self.look_up(group, codes, out, Even::new(min.get(group), max.get(group), bits));
+                }
+                Few::Table(all) => self.look_up(group, codes, out, Listed { all, first: group << bits }),
+                Few::Scaled { table, scales } => {
+                    self.look_up(group, codes, out, Scaled { table, scale: scales.get(group) });
+                }
             }
-            Levels::Even { min, max } => {
-                self.look_up(group, codes, out, Even::new(min.get(group), max.get(group), bits));
-            }
-            Levels::Table(all) => self.look_up(group, codes, out, Listed { all, first: group << bits }),
         }
     }
 
@@ -401,170 +478,6 @@ impl<'a, T: Element> Decoder<'a, T> {
         }
         for (x, &code) in out.iter_mut().zip(codes) {
             *x = self.table[usize::from(code)];
-        }
-    }
-}
-
-/// Takes the smallest and the largest value of each group.
-pub(crate) trait Ranges<R>: Send + Sized {
-    /// Groups.
-    fn len(&self) -> usize;
-    fn split_at(self, mid: usize) -> (Self, Self);
-    /// Those of the groups from `first` on.
-    fn put(&mut self, first: usize, min: &[R], max: &[R]);
-}
-
-/// Keeps them as they are.
-pub(crate) struct Ends<'a, R> {
-    pub(crate) min: &'a mut [R],
-    pub(crate) max: &'a mut [R],
-}
-
-impl<R: Real> Ranges<R> for Ends<'_, R> {
-    fn len(&self) -> usize {
-        self.min.len()
-    }
-
-    fn split_at(self, mid: usize) -> (Self, Self) {
-        let (min, min_right) = self.min.split_at_mut(mid);
-        let (max, max_right) = self.max.split_at_mut(mid);
-        (Self { min, max }, Self { min: min_right, max: max_right })
-    }
-
-    #[inline(always)]
-    fn put(&mut self, first: usize, min: &[R], max: &[R]) {
-        self.min[first..first + min.len()].copy_from_slice(min);
-        self.max[first..first + max.len()].copy_from_slice(max);
-    }
-}
-
-/// What a scheme makes of a group's range.
-pub(crate) trait Fit: Copy + Send {
-    fn scale<R: Real>(&self, min: R, max: R) -> R;
-    /// The code of 0.
-    fn zero<R: Real>(&self, min: R, scale: R) -> u8;
-}
-
-/// Keeps the scale, and the code of 0 where it differs from group to group, that `fit` makes of them.
-pub(crate) struct Scales<'a, R, F> {
-    pub(crate) scales: &'a mut [R],
-    pub(crate) zeros: Option<&'a mut [u8]>,
-    pub(crate) fit: F,
-}
-
-impl<R: Real, F: Fit> Ranges<R> for Scales<'_, R, F> {
-    fn len(&self) -> usize {
-        self.scales.len()
-    }
-
-    fn split_at(self, mid: usize) -> (Self, Self) {
-        let Self { scales, zeros, fit } = self;
-        let (scales, scales_right) = scales.split_at_mut(mid);
-        let (zeros, zeros_right) = zeros.map(|zeros| zeros.split_at_mut(mid)).unzip();
-        (Self { scales, zeros, fit }, Self { scales: scales_right, zeros: zeros_right, fit })
-    }
-
-    #[inline(always)]
-    fn put(&mut self, first: usize, min: &[R], max: &[R]) {
-        let groups = first..first + min.len();
-        for ((scale, &min), &max) in self.scales[groups.clone()].iter_mut().zip(min).zip(max) {
-            *scale = self.fit.scale(min, max);
-        }
-        if let Some(zeros) = &mut self.zeros {
-            for ((zero, &scale), &min) in zeros[groups.clone()].iter_mut().zip(&self.scales[groups]).zip(min) {
-                *zero = self.fit.zero(min, scale);
-            }
-        }
-    }
-}
-
-/// Finds the range of each group; `values` are finite.
-pub(crate) fn ranges<T: Element>(layout: Layout, values: &[T], to: impl Ranges<T::Real>) {
-    execute(Scan { layout, values, first: 0, total: to.len(), to });
-}
-
-struct Scan<'a, T, S> {
-    layout: Layout,
-    values: &'a [T],
-    first: usize,
-    total: usize,
-    to: S,
-}
-
-impl<T: Element, S: Ranges<T::Real>> Work for Scan<'_, T, S> {
-    type Output = ();
-
-    fn len(&self) -> usize {
-        self.to.len()
-    }
-
-    fn chunk(&self) -> usize {
-        let size = self.values.len() / self.total.max(1);
-        // Columns are read across rows: at least a few cache lines of them.
-        let least = if self.layout.groups == Groups::Columns { BATCH } else { 1 };
-        (GRAIN / size.max(1)).max(least)
-    }
-
-    fn elements(&self) -> usize {
-        self.values.len() / self.total.max(1) * self.to.len()
-    }
-
-    fn split_at(self, mid: usize) -> (Self, Self) {
-        let Self { layout, values, first, total, to } = self;
-        let (to, right) = to.split_at(mid);
-        (Self { layout, values, first, total, to }, Self { layout, values, first: first + mid, total, to: right })
-    }
-
-    fn run(self, isa: Isa) {
-        isa.run(self);
-    }
-
-    fn combine((): (), (): ()) {}
-}
-
-/// Groups whose ranges are found at a time.
-const BATCH: usize = 64;
-
-impl<T: Element, S: Ranges<T::Real>> Kernel for Scan<'_, T, S> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { layout, values, first, total, mut to } = self;
-        let groups = first..first + to.len();
-        let cols = layout.cols;
-        for start in groups.clone().step_by(BATCH) {
-            let some = start..groups.end.min(start + BATCH);
-            let (mut min, mut max) = ([T::Real::infinity(); BATCH], [T::Real::neg_infinity(); BATCH]);
-            match layout.groups {
-                Groups::Whole => (min[0], max[0]) = scan::range_of_run(values),
-                Groups::Blocks { size } => {
-                    let per_row = cols.div_ceil(size);
-                    for ((group, min), max) in some.clone().zip(&mut min).zip(&mut max) {
-                        let (row, col) = (group / per_row, group % per_row * size);
-                        let end = cols.min(col.saturating_add(size));
-                        (*min, *max) = scan::range_of_run(&values[row * cols + col..row * cols + end]);
-                    }
-                }
-                Groups::Rows { repeat, .. } => {
-                    let run = repeat * cols;
-                    for ((group, min), max) in some.clone().zip(&mut min).zip(&mut max) {
-                        for run in values.chunks_exact(run).skip(group).step_by(total) {
-                            let (low, high) = scan::range_of_run(run);
-                            (*min, *max) = (scan::smaller(*min, low), scan::larger(*max, high));
-                        }
-                    }
-                }
-                Groups::Columns => {
-                    for row in values.chunks_exact(cols) {
-                        for ((x, min), max) in row[some.clone()].iter().zip(&mut min).zip(&mut max) {
-                            let x = x.to_real();
-                            (*min, *max) = (scan::smaller(*min, x), scan::larger(*max, x));
-                        }
-                    }
-                }
-            }
-            to.put(start - first, &min[..some.len()], &max[..some.len()]);
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::{
     error::{Error, Result},
     kernel::{
         affine::AffineGroups,
-        rows::{self, Fit, Scales},
+        ranges::{self, Fit, Fitted},
+        rows,
     },
     tensor::{
         Granularity, Grid, QTensor, TensorRef, Values,
@@ -34,16 +35,16 @@ use crate::{
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `bits` | – | 1 to 8 | bits of a code |
-/// | granularity | the tensor | [`per_channel`](Affine::per_channel), [`per_group`](Affine::per_group) | what shares a scale |
+/// | `bits` | – | 1 to 8, 16 | bits of a code |
+/// | granularity | the tensor | [`per_channel`](Affine::per_channel), [`per_group`](Affine::per_group), [`per_block`](Affine::per_block) | what shares a scale |
 ///
-/// A scale is kept in `f32` (`f64` for `f64` tensors) and a zero point in a byte.
+/// A scale is kept in `f32` (`f64` for `f64` tensors) and a zero point in as many bytes as a code.
 ///
 /// ```
 /// use lapidary::{Grid, QuantizerExt, Values, quant::Affine};
 /// let weights = vec![-1.0f32, 0.0, 0.4, 2.0];
 /// let q = Affine::new(4)?.quantize(&weights)?;
-/// assert_eq!(q.grid(), &Grid::Affine { scale: Values::F32(vec![0.2]), zero_point: Some(vec![5]) });
+/// assert_eq!(q.grid(), &Grid::Affine { scale: Values::F32(vec![0.2]).into(), zero_point: Some(vec![5]) });
 /// assert_eq!(q.codes(), [0, 5, 7, 15]);
 /// assert_eq!(q.dequantize::<f32>(), [-1.0, 0.0, 0.4, 2.0]);
 /// # Ok::<(), lapidary::Error>(())
@@ -57,9 +58,9 @@ impl Affine {
     /// A quantizer to `bits` bits, one scale for the whole tensor.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when `bits` is not in 1..=8.
+    /// [`Argument`](crate::ErrorKind::Argument) when `bits` is not 1 to 8, or 16.
     pub fn new(bits: u8) -> Result<Self> {
-        Ok(Self { spec: Spec::new(bits, 1)? })
+        Ok(Self { spec: Spec::new(bits, matches!(bits, 1..=8 | 16), "1 to 8, or 16")? })
     }
 
     granularity!();
@@ -74,7 +75,7 @@ impl Affine {
 impl<T: Element> Quantizer<T> for Affine {
     fn layout(&self, shape: &[usize]) -> Result<QTensor> {
         QTensor::laid_out(shape, self.bits(), self.granularity(), |groups| {
-            let scale = Values::filled::<T::Real>(groups, 1.0)?;
+            let scale = Values::filled::<T::Real>(groups, 1.0)?.into();
             Ok(Grid::Affine { scale, zero_point: Some(filled(groups, 0)?) })
         })
     }
@@ -112,9 +113,9 @@ impl Fit for WithZero {
     }
 
     #[inline(always)]
-    fn zero<R: Real>(&self, min: R, scale: R) -> u8 {
+    fn zero<R: Real>(&self, min: R, scale: R) -> u16 {
         let place = (-min.to_f64() / scale.to_f64()).max(0.0).min(self.top);
-        place.nearest() as u8
+        place.nearest() as u16
     }
 }
 
@@ -143,13 +144,13 @@ pub(super) fn fit_scales<T: Element>(values: &[T], q: &mut QTensor, fit: impl Fi
             zeros[0] = fit.zero(min, scale);
         }
     } else {
-        rows::ranges(layout, values, Scales { scales, zeros, fit });
+        ranges::ranges(layout, values, Fitted { scales, zeros, fit });
     }
     Ok(())
 }
 
 /// Sets the codes of finite values; none is below `least`.
-pub(super) fn encode_finite<T: Element>(values: &[T], q: &mut QTensor, least: u8) {
+pub(super) fn encode_finite<T: Element>(values: &[T], q: &mut QTensor, least: u16) {
     let (layout, grid, packed) = q.parts_mut();
     let bits = layout.bits;
     if let Some((scales, zeros)) = grid.affine_mut::<T::Real>() {
@@ -196,7 +197,7 @@ mod tests {
                 let (low, high) = members.fold((0f64, 0f64), |(l, h), x| (l.min(x), h.max(x)));
                 let want = (high - low) / 255.0;
                 assert!((scale.get(group(i)).unwrap() - want).abs() < 1e-15, "{quantizer:?} {i}");
-                assert_eq!(zeros[group(i)], (-low / want).round_ties_even() as u8);
+                assert_eq!(zeros[group(i)], (-low / want).round_ties_even() as u16);
             }
             assert!(q.error(&tensor).unwrap().max_abs <= 6.1 / 255.0 / 2.0);
         }

@@ -6,7 +6,8 @@ use crate::{
     error::Result,
     kernel::{
         grid::EvenGroups,
-        rows::{self, Ends},
+        ranges::{self, Ends},
+        rows,
     },
     tensor::{
         Granularity, Grid, QTensor, TensorRef, Values,
@@ -30,7 +31,7 @@ use crate::{
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `bits` | – | 1 to 8 | bits of a code |
-/// | granularity | the tensor | [`per_channel`](MinMax::per_channel), [`per_group`](MinMax::per_group) | what shares a range |
+/// | granularity | the tensor | [`per_channel`](MinMax::per_channel), [`per_group`](MinMax::per_group), [`per_block`](MinMax::per_block) | what shares a range |
 ///
 /// Minimum and maximum are kept in `f32` (`f64` for `f64` tensors): a range costs 8 bytes.
 ///
@@ -55,7 +56,7 @@ impl MinMax {
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when `bits` is not in 1..=8.
     pub fn new(bits: u8) -> Result<Self> {
-        Ok(Self { spec: Spec::new(bits, 1)? })
+        Ok(Self { spec: Spec::new(bits, matches!(bits, 1..=8), "1 to 8")? })
     }
 
     granularity!();
@@ -83,7 +84,7 @@ impl<T: Element> Quantizer<T> for MinMax {
             (min[0], max[0]) = range("tensor", values)?;
         } else {
             check_finite("tensor", values)?;
-            rows::ranges(layout, values, Ends { min, max });
+            ranges::ranges(layout, values, Ends { min, max });
         }
         Ok(())
     }

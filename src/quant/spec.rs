@@ -14,18 +14,19 @@ pub(super) struct Spec {
 }
 
 impl Spec {
-    /// One set of levels for the whole tensor; an error when there are fewer bits than `least`, or more than 8.
-    pub(super) fn new(bits: u8, least: u8) -> Result<Self> {
-        match (least..=8).contains(&bits) {
+    /// One set of levels for the whole tensor; an error unless the bits are `valid`, which `needed` says.
+    pub(super) fn new(bits: u8, valid: bool, needed: &'static str) -> Result<Self> {
+        match valid {
             true => Ok(Self { bits, granularity: Granularity::Tensor }),
-            false => Err(Error::argument("bits", bits, if least == 1 { "1 to 8" } else { "2 to 8" })),
+            false => Err(Error::argument("bits", bits, needed)),
         }
     }
 
-    pub(super) fn per_group(self, size: usize) -> Result<Self> {
+    /// A granularity of groups of `size` elements.
+    pub(super) fn grouped(self, size: usize, granularity: Granularity) -> Result<Self> {
         match size {
             0 => Err(Error::argument("group size", size, "at least 1")),
-            _ => Ok(Self { granularity: Granularity::Group { size }, ..self }),
+            _ => Ok(Self { granularity, ..self }),
         }
     }
 
@@ -68,7 +69,16 @@ macro_rules! granularity {
         /// # Errors
         /// [`Argument`](crate::ErrorKind::Argument) when `size` is 0.
         pub fn per_group(mut self, size: usize) -> crate::Result<Self> {
-            self.spec = self.spec.per_group(size)?;
+            self.spec = self.spec.grouped(size, crate::tensor::Granularity::Group { size })?;
+            Ok(self)
+        }
+
+        /// Levels for each `size` neighbours along `axis`, counted from 0.
+        ///
+        /// # Errors
+        /// [`Argument`](crate::ErrorKind::Argument) when `size` is 0.
+        pub fn per_block(mut self, axis: usize, size: usize) -> crate::Result<Self> {
+            self.spec = self.spec.grouped(size, crate::tensor::Granularity::Block { axis, size })?;
             Ok(self)
         }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     element::{Element, Real},
     error::Result,
-    kernel::rows::Fit,
+    kernel::ranges::Fit,
     tensor::{Grid, QTensor, TensorRef, Values, qtensor::check_finite},
     traits::Quantizer,
 };
@@ -33,9 +33,9 @@ use crate::{
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `bits` | – | 2 to 8 | bits of a code |
+/// | `bits` | – | 2 to 8, 16 | bits of a code |
 /// | full range | off | | the lowest code is used |
-/// | granularity | the tensor | [`per_channel`](Symmetric::per_channel), [`per_group`](Symmetric::per_group) | what shares a scale |
+/// | granularity | the tensor | [`per_channel`](Symmetric::per_channel), [`per_group`](Symmetric::per_group), [`per_block`](Symmetric::per_block) | what shares a scale |
 ///
 /// ```
 /// use lapidary::{QuantizerExt, quant::Symmetric};
@@ -55,9 +55,9 @@ impl Symmetric {
     /// A quantizer to `bits` bits, one scale for the whole tensor.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when `bits` is not in 2..=8.
+    /// [`Argument`](crate::ErrorKind::Argument) when `bits` is not 2 to 8, or 16.
     pub fn new(bits: u8) -> Result<Self> {
-        Ok(Self { spec: Spec::new(bits, 2)?, full_range: false })
+        Ok(Self { spec: Spec::new(bits, matches!(bits, 2..=8 | 16), "2 to 8, or 16")?, full_range: false })
     }
 
     /// Uses the lowest code too.
@@ -75,21 +75,21 @@ impl Symmetric {
     }
 
     /// The lowest code that is used.
-    fn least(&self) -> u8 {
-        u8::from(!self.full_range)
+    fn least(&self) -> u16 {
+        u16::from(!self.full_range)
     }
 }
 
 impl<T: Element> Quantizer<T> for Symmetric {
     fn layout(&self, shape: &[usize]) -> Result<QTensor> {
         QTensor::laid_out(shape, self.bits(), self.granularity(), |groups| {
-            Ok(Grid::Affine { scale: Values::filled::<T::Real>(groups, 1.0)?, zero_point: None })
+            Ok(Grid::Affine { scale: Values::filled::<T::Real>(groups, 1.0)?.into(), zero_point: None })
         })
     }
 
     fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
         self.check(&values, q)?;
-        let middle = 1u8 << (self.bits() - 1);
+        let middle = 1u16 << (self.bits() - 1);
         let steps = f64::from(middle - self.least());
         fit_scales(values.as_slice(), q, Magnitude { steps })
     }
@@ -121,7 +121,7 @@ impl Fit for Magnitude {
     }
 
     #[inline(always)]
-    fn zero<R: Real>(&self, _: R, _: R) -> u8 {
+    fn zero<R: Real>(&self, _: R, _: R) -> u16 {
         // No zero points are kept.
         0
     }

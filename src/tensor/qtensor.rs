@@ -1,16 +1,15 @@
 //! A quantized tensor: packed codes, and the levels they stand for.
 
 use super::{
-    values::Values,
+    grid::{Grid, check_grid},
     view::{Dims, TensorMut, TensorRef, checked_volume, filled},
 };
 use crate::{
-    element::{Element, Real},
+    element::Element,
     error::{Error, Result},
     kernel::{
-        grid::{Levels, Numbers},
-        pack::{pack, packed_len, unpack},
-        rows::{self, Groups, Layout},
+        pack::{OCTET, packed_len},
+        rows::{self, Groups, Layout, Word},
         scan,
     },
 };
@@ -31,69 +30,14 @@ pub enum Granularity {
         /// Elements of a group, at least 1.
         size: usize,
     },
-}
-
-/// What the codes of each group stand for. Arrays have one entry a group, groups in logical order.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Grid {
-    /// Evenly spaced: `x' = min + q * (max - min) / (2^bits - 1)`, computed in `f64`.
-    MinMax {
-        /// The smallest value of each group: that of code 0.
-        min: Values,
-        /// The largest value of each group: that of code `2^bits - 1`.
-        max: Values,
+    /// `size` neighbours along `axis`, as ONNX has it; the last of them may be fewer. Along the last axis that is
+    /// [`Group`](Granularity::Group). Groups have the tensor's shape, but along `axis` its length divided by `size`, rounded up.
+    Block {
+        /// The axis, from 0.
+        axis: usize,
+        /// Elements of a group, at least 1.
+        size: usize,
     },
-    /// Evenly spaced, and 0 is one of them: `x' = (q - zero_point) * scale`.
-    Affine {
-        /// The distance of two levels of each group, above 0.
-        scale: Values,
-        /// The code of 0 in each group; `None`: the middle code `2^(bits - 1)` in all of them.
-        zero_point: Option<Vec<u8>>,
-    },
-    /// Any levels: `x' = levels[group * 2^bits + q]`.
-    Codebook {
-        /// `2^bits` numbers a group.
-        levels: Values,
-    },
-}
-
-impl Grid {
-    /// Bytes the levels take.
-    #[must_use]
-    pub fn byte_size(&self) -> usize {
-        match self {
-            Self::MinMax { min, max } => min.byte_size() + max.byte_size(),
-            Self::Affine { scale, zero_point } => scale.byte_size() + zero_point.as_ref().map_or(0, Vec::len),
-            Self::Codebook { levels } => levels.byte_size(),
-        }
-    }
-
-    /// Minima and maxima, when the grid is min-max in `R`.
-    pub(crate) fn min_max_mut<R: Real>(&mut self) -> Option<(&mut [R], &mut [R])> {
-        match self {
-            Self::MinMax { min, max } => Some((min.as_mut_slice()?, max.as_mut_slice()?)),
-            _ => None,
-        }
-    }
-
-    /// Scales and zero points, when the grid is affine in `R`.
-    pub(crate) fn affine_mut<R: Real>(&mut self) -> Option<(&mut [R], Option<&mut [u8]>)> {
-        match self {
-            Self::Affine { scale, zero_point } => Some((scale.as_mut_slice()?, zero_point.as_deref_mut())),
-            _ => None,
-        }
-    }
-
-    /// What it is, for messages.
-    pub(crate) fn form(&self) -> String {
-        match self {
-            Self::MinMax { min, .. } => format!("ranges in {:?}", min.dtype()),
-            Self::Affine { scale, zero_point: Some(_) } => format!("scales in {:?} and zero points", scale.dtype()),
-            Self::Affine { scale, zero_point: None } => format!("scales in {:?}", scale.dtype()),
-            Self::Codebook { .. } => "a codebook".into(),
-        }
-    }
 }
 
 /// How far a quantized tensor is from the original.
@@ -108,10 +52,10 @@ pub struct QuantError {
     pub sqnr_db: f64,
 }
 
-/// A tensor whose elements are codes of 1 to 8 bits, packed.
+/// A tensor whose elements are codes of 1 to 8 bits, packed, or of 16.
 ///
 /// The codes of a row (the last axis) are a stream of bits, the first code in the lowest bits (4 bits:
-/// low nibble first); each row starts on a byte. It knows its own levels, so it decodes without the
+/// low nibble first; 16 bits: low byte first); each row starts on a byte. It knows its own levels, so it decodes without the
 /// [`Quantizer`](crate::Quantizer) that made it; [`QTensor::new`] is how another crate's scheme makes one.
 ///
 /// ```
@@ -136,7 +80,7 @@ impl QTensor {
     /// A quantized tensor from its parts. Bits of `packed` beyond the last code of a row are ignored.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) for bits outside 1..=8, an axis the shape does not
+    /// [`Argument`](crate::ErrorKind::Argument) for bits that are not 1 to 8, or 16 of an [affine](Grid::Affine) grid; an axis the shape does not
     /// have, a group size of 0, minima and maxima of different types, a minimum above its maximum, a scale not above 0, a zero point
     /// of more bits;
     /// [`Shape`](crate::ErrorKind::Shape) when `packed` or the grid has another length than these imply;
@@ -151,11 +95,17 @@ impl QTensor {
         Ok(Self { dims: shape.into(), bits, granularity, grid, packed })
     }
 
-    /// A quantized tensor from codes, one a byte, in logical order.
+    /// A quantized tensor from codes, bytes or 16-bit ones, in logical order.
     ///
     /// # Errors
     /// As [`new`](QTensor::new), and as [`set_codes`](QTensor::set_codes).
-    pub fn from_codes(shape: &[usize], bits: u8, granularity: Granularity, grid: Grid, codes: &[u8]) -> Result<Self> {
+    pub fn from_codes<C: Copy + Into<u16>>(
+        shape: &[usize],
+        bits: u8,
+        granularity: Granularity,
+        grid: Grid,
+        codes: &[C],
+    ) -> Result<Self> {
         let packed = filled(Self::sizes(shape, bits, granularity)?.bytes, 0)?;
         let mut q = Self::new(shape, bits, granularity, grid, packed)?;
         q.set_codes(codes)?;
@@ -167,16 +117,16 @@ impl QTensor {
     ///
     /// # Errors
     /// As [`from_codes`](QTensor::from_codes).
-    pub fn from_signed_codes(
+    pub fn from_signed_codes<C: Copy + Into<i16>>(
         shape: &[usize],
         bits: u8,
         granularity: Granularity,
         grid: Grid,
-        codes: &[i8],
+        codes: &[C],
     ) -> Result<Self> {
-        let middle = 1u8.checked_shl(u32::from(bits).wrapping_sub(1)).unwrap_or(0);
-        let unsigned: Vec<u8> = codes.iter().map(|code| code.cast_unsigned().wrapping_add(middle)).collect();
-        Self::from_codes(shape, bits, granularity, grid, &unsigned)
+        let middle = 1u16.checked_shl(u32::from(bits).wrapping_sub(1)).unwrap_or(0);
+        let unsigned = |&code: &C| -> u16 { code.into().cast_unsigned().wrapping_add(middle) };
+        Self::from_codes(shape, bits, granularity, grid, &codes.iter().map(unsigned).collect::<Vec<_>>())
     }
 
     /// Replaces all codes. Does not allocate.
@@ -184,16 +134,21 @@ impl QTensor {
     /// # Errors
     /// [`Shape`](crate::ErrorKind::Shape) when there are not as many as elements,
     /// [`Argument`](crate::ErrorKind::Argument) when one has more bits than the tensor's. The codes are then as they were.
-    pub fn set_codes(&mut self, codes: &[u8]) -> Result<()> {
+    pub fn set_codes<C: Copy + Into<u16>>(&mut self, codes: &[C]) -> Result<()> {
         if codes.len() != self.len() {
             return Err(Error::shape("codes", &[self.len()], &[codes.len()]));
         }
-        if let Some(code) = codes.iter().find(|&&code| u32::from(code) >> self.bits != 0) {
+        if let Some(code) = codes.iter().map(|&code| code.into()).find(|&code| u32::from(code) >> self.bits != 0) {
             return Err(Error::argument("code", code, "less than 2^bits"));
         }
         let layout = self.layout();
         let rows = self.packed.chunks_exact_mut(layout.row_bytes());
-        rows.zip(codes.chunks_exact(layout.cols)).for_each(|(bytes, codes)| pack(codes, layout.bits, bytes));
+        for (bytes, codes) in rows.zip(codes.chunks_exact(layout.cols)) {
+            match layout.bits {
+                16 => pack_row::<u16, _>(codes, 16, bytes),
+                bits => pack_row::<u8, _>(codes, bits, bytes),
+            }
+        }
         Ok(())
     }
 
@@ -237,7 +192,7 @@ impl QTensor {
         self.len() == 0
     }
 
-    /// Bits of a code, 1 to 8.
+    /// Bits of a code, 1 to 8 or 16.
     #[must_use]
     pub fn bits(&self) -> u8 {
         self.bits
@@ -261,28 +216,31 @@ impl QTensor {
         &self.packed
     }
 
-    /// The codes, one a byte, in logical order. Codes are unsigned: 8-bit ones do not fit an `i8`.
+    /// The codes, in logical order. Codes are unsigned: 8-bit ones do not fit an `i8`.
     #[must_use]
-    pub fn codes(&self) -> Vec<u8> {
+    pub fn codes(&self) -> Vec<u16> {
         let layout = self.layout();
         let mut codes = vec![0; self.len()];
         for (row, bytes) in codes.chunks_exact_mut(layout.cols).zip(self.packed.chunks_exact(layout.row_bytes())) {
-            unpack(bytes, layout.bits, row);
+            match layout.bits {
+                16 => unpack_row::<u16>(bytes, 16, row),
+                bits => unpack_row::<u8>(bytes, bits, row),
+            }
         }
         codes
     }
 
-    /// The codes less `2^(bits - 1)`, one a byte, in logical order: as ONNX and PyTorch keep `int8` and `int4`.
+    /// The codes less `2^(bits - 1)`, in logical order: as ONNX and PyTorch keep `int8`, `int4` and `int16`.
     #[must_use]
-    pub fn signed_codes(&self) -> Vec<i8> {
-        let middle = 1u8 << (self.bits - 1);
+    pub fn signed_codes(&self) -> Vec<i16> {
+        let middle = 1u16 << (self.bits - 1);
         self.codes().into_iter().map(|code| code.wrapping_sub(middle).cast_signed()).collect()
     }
 
     /// Bytes of the packed codes and the levels.
     #[must_use]
     pub fn byte_size(&self) -> usize {
-        self.packed.len() + self.grid.byte_size()
+        self.packed.len() + self.grid.byte_size(self.bits)
     }
 
     /// Bits an element takes, levels included.
@@ -322,7 +280,7 @@ impl QTensor {
         let values = original.as_slice();
         // Squares of `f64` can overflow and vanish: take them of numbers about 1.
         let scale = scan::scale_to_one(scan::largest_magnitude(range("tensor", values)?));
-        let distance = rows::compare(self.layout(), self.levels(), &self.packed, values, scale);
+        let distance = rows::compare(self.layout(), self.grid.levels(), &self.packed, values, scale);
         let signal = scan::sum_of_squares(values, scale);
         Ok(QuantError {
             max_abs: distance.max,
@@ -337,17 +295,7 @@ impl QTensor {
 
     /// `values` has as many elements as this tensor.
     pub(crate) fn decode<T: Element>(&self, values: &mut [T]) {
-        rows::decode(self.layout(), self.levels(), &self.packed, values);
-    }
-
-    fn levels(&self) -> Levels<'_> {
-        match &self.grid {
-            Grid::MinMax { min, max } => Levels::Even { min: min.numbers(), max: max.numbers() },
-            Grid::Affine { scale, zero_point } => {
-                Levels::Affine { scales: scale.numbers(), zeros: zero_point.as_deref() }
-            }
-            Grid::Codebook { levels } => Levels::Table(levels.numbers()),
-        }
+        rows::decode(self.layout(), self.grid.levels(), &self.packed, values);
     }
 
     /// The layout, the levels and the packed codes, to be written by a quantizer.
@@ -376,8 +324,8 @@ pub(crate) struct Sizes {
 
 impl QTensor {
     pub(crate) fn sizes(shape: &[usize], bits: u8, granularity: Granularity) -> Result<Sizes> {
-        if !(1..=8).contains(&bits) {
-            return Err(Error::argument("bits", bits, "1 to 8"));
+        if !matches!(bits, 1..=8 | 16) {
+            return Err(Error::argument("bits", bits, "1 to 8, or 16"));
         }
         let len = checked_volume(shape)?;
         if len == 0 {
@@ -387,74 +335,65 @@ impl QTensor {
         let rows = len / cols;
         let groups = match granularity {
             Granularity::Tensor => 1,
-            Granularity::Channel { axis } => match shape.get(axis) {
-                Some(&channels) => channels,
-                None => {
-                    let found = format!("{axis} of a tensor of {} axes", shape.len());
-                    return Err(Error::argument("axis", found, "less than the number of axes"));
-                }
-            },
-            Granularity::Group { size: 0 } => return Err(Error::argument("group size", 0, "at least 1")),
+            Granularity::Channel { axis } => length(shape, axis)?,
+            Granularity::Group { size: 0 } | Granularity::Block { size: 0, .. } => {
+                return Err(Error::argument("group size", 0, "at least 1"));
+            }
             Granularity::Group { size } => rows * cols.div_ceil(size),
+            Granularity::Block { axis, size } => {
+                let length = length(shape, axis)?;
+                len / length * length.div_ceil(size)
+            }
         };
         Ok(Sizes { groups, bytes: rows * packed_len(cols, bits.into()) })
     }
+}
+
+/// Packs the codes of a row, each of which fits.
+fn pack_row<W: Word, C: Copy + Into<u16>>(codes: &[C], bits: u32, bytes: &mut [u8]) {
+    let mut some = [W::default(); 8 * OCTET];
+    let chunk = packed_len(some.len(), bits);
+    for (codes, bytes) in codes.chunks(some.len()).zip(bytes.chunks_mut(chunk)) {
+        some.iter_mut().zip(codes).for_each(|(word, &code)| *word = W::of(code.into()));
+        W::pack(&some[..codes.len()], bits, bytes);
+    }
+}
+
+fn unpack_row<W: Word>(bytes: &[u8], bits: u32, codes: &mut [u16]) {
+    let mut some = [W::default(); 8 * OCTET];
+    let chunk = packed_len(some.len(), bits);
+    for (codes, bytes) in codes.chunks_mut(some.len()).zip(bytes.chunks(chunk)) {
+        W::unpack(bytes, bits, &mut some[..codes.len()]);
+        codes.iter_mut().zip(some).for_each(|(code, word)| *code = word.into());
+    }
+}
+
+fn length(shape: &[usize], axis: usize) -> Result<usize> {
+    shape.get(axis).copied().ok_or_else(|| {
+        let found = format!("{axis} of a tensor of {} axes", shape.len());
+        Error::argument("axis", found, "less than the number of axes")
+    })
 }
 
 /// How the groups of a granularity lie in rows.
 fn groups(shape: &[usize], granularity: Granularity) -> Groups {
     match granularity {
         Granularity::Tensor => Groups::Whole,
-        Granularity::Channel { axis } if axis + 1 == shape.len() => Groups::Columns,
+        // All rows are one block.
+        Granularity::Channel { axis } if axis + 1 == shape.len() => {
+            let length = shape[..axis].iter().product();
+            Groups::Columns { repeat: 1, length, size: length }
+        }
         Granularity::Channel { axis } => {
             let repeat = shape[axis + 1..shape.len() - 1].iter().product();
             Groups::Rows { repeat, count: shape[axis] }
         }
         Granularity::Group { size } => Groups::Blocks { size },
-    }
-}
-
-/// Checks that a grid has the levels of so many groups, all finite and in order.
-fn check_grid(grid: &Grid, groups: usize, bits: u8) -> Result<()> {
-    let check = |what, levels: &Values, len: usize| {
-        if levels.len() == len { finite(what, levels) } else { Err(Error::shape(what, &[len], &[levels.len()])) }
-    };
-    match grid {
-        Grid::MinMax { min, max } => {
-            check("minima", min, groups)?;
-            check("maxima", max, groups)?;
-            if min.dtype() != max.dtype() {
-                return Err(Error::argument("maxima", format!("{:?}", max.dtype()), "of the minima's type"));
-            }
-            match (0..groups).find(|&i| min.get(i) > max.get(i)) {
-                Some(i) => {
-                    Err(Error::argument("minimum", format!("above the maximum in group {i}"), "at most the maximum"))
-                }
-                None => Ok(()),
-            }
+        Granularity::Block { axis, size } if axis + 1 == shape.len() => Groups::Blocks { size },
+        Granularity::Block { axis, size } => {
+            let repeat = shape[axis + 1..shape.len() - 1].iter().product();
+            Groups::Columns { repeat, length: shape[axis], size: size.min(shape[axis]) }
         }
-        Grid::Affine { scale, zero_point } => {
-            check("scales", scale, groups)?;
-            if let Some(i) = (0..groups).find(|&i| scale.get(i) <= Some(0.0)) {
-                return Err(Error::argument("scale", format!("{:?} in group {i}", scale.get(i)), "above 0"));
-            }
-            let Some(zeros) = zero_point else { return Ok(()) };
-            if zeros.len() != groups {
-                return Err(Error::shape("zero points", &[groups], &[zeros.len()]));
-            }
-            match zeros.iter().find(|&&zero| u32::from(zero) >> bits != 0) {
-                Some(zero) => Err(Error::argument("zero point", zero, "less than 2^bits")),
-                None => Ok(()),
-            }
-        }
-        Grid::Codebook { levels } => check("codebook", levels, groups.saturating_mul(1 << bits)),
-    }
-}
-
-fn finite(what: &'static str, levels: &Values) -> Result<()> {
-    match levels.numbers() {
-        Numbers::F32(numbers) => check_finite(what, numbers),
-        Numbers::F64(numbers) => check_finite(what, numbers),
     }
 }
 
@@ -474,6 +413,8 @@ pub(crate) fn check_finite<T: Element>(what: &'static str, values: &[T]) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::{Scales, Values};
+    use half::f16;
 
     fn min_max(min: f32, max: f32) -> Grid {
         Grid::MinMax { min: Values::F32(vec![min]), max: Values::F32(vec![max]) }
@@ -507,9 +448,9 @@ mod tests {
     fn a_codebook_decodes_by_look_up() {
         let levels = Values::F32(vec![-1.0, 0.0, 0.25, 8.0]);
         let grid = Grid::Codebook { levels };
-        let mut q = QTensor::from_codes(&[5], 2, Granularity::Tensor, grid, &[0, 1, 2, 3, 2]).unwrap();
+        let mut q = QTensor::from_codes(&[5], 2, Granularity::Tensor, grid, &[0u8, 1, 2, 3, 2]).unwrap();
         assert_eq!(q.packed(), [0b11_10_01_00, 0b10]);
-        assert!(q.set_codes(&[0, 1, 2, 3, 4]).is_err() && q.set_codes(&[0; 4]).is_err());
+        assert!(q.set_codes(&[0u16, 1, 2, 3, 4]).is_err() && q.set_codes(&[0u8; 4]).is_err());
         assert!(q.set_grid(Grid::Codebook { levels: Values::F32(vec![0.0; 3]) }).is_err());
         assert_eq!(q.dequantize::<f64>(), [-1.0, 0.0, 0.25, 8.0, 0.25]);
         assert_eq!((q.byte_size(), q.bits_per_weight()), (18, 28.8));
@@ -529,5 +470,43 @@ mod tests {
         for size in [1e-300, 1e-200, 1e200, 1e308] {
             assert!((decibels(size) - decibels(1.0)).abs() < 1e-9, "{size:e}: {}", decibels(size));
         }
+    }
+
+    #[test]
+    fn listed_levels_have_a_scale_a_group() {
+        let levels = Values::F32(vec![-1.0, 0.0, 0.5, 1.0]);
+        let group = Granularity::Group { size: 2 };
+        let scales: [(Scales, [f64; 2]); 3] = [
+            (Values::F64(vec![0.3, 7.0]).into(), [0.3, 7.0]),
+            (Scales::F16(vec![f16::from_f32(0.5), f16::MAX]), [0.5, 65504.0]),
+            (Scales::E8m0(vec![127, 254]), [1.0, 2f64.powi(127)]),
+        ];
+        for (scale, [a, b]) in scales {
+            let grid = Grid::Scaled { levels: levels.clone(), scale };
+            let q = QTensor::from_codes(&[4], 2, group, grid, &[0u8, 2, 3, 1]).unwrap();
+            assert_eq!(q.dequantize::<f64>(), [-a, a * 0.5, b, 0.0]);
+            assert_eq!(q.dequantize::<f16>()[2], f16::from_f64(b.min(65504.0)), "limited");
+        }
+        let new =
+            |scale| QTensor::from_codes(&[4], 2, group, Grid::Scaled { levels: levels.clone(), scale }, &[0u8; 4]);
+        assert!(new(Scales::E8m0(vec![127, 255])).is_err() && new(Scales::E8m0(vec![127])).is_err());
+        assert!(new(Values::F32(vec![1.0, 0.0]).into()).is_err());
+    }
+
+    #[test]
+    fn codes_of_16_bits() {
+        let grid = Grid::Affine { scale: Values::F32(vec![0.5]).into(), zero_point: Some(vec![300]) };
+        let codes = [0u16, 65535, 300, 301];
+        let q = QTensor::from_codes(&[2, 2], 16, Granularity::Tensor, grid.clone(), &codes).unwrap();
+        assert_eq!((q.packed(), q.byte_size()), (&[0, 0, 0xff, 0xff, 0x2c, 1, 0x2d, 1][..], 8 + 4 + 2));
+        assert_eq!(q.codes(), codes);
+        assert_eq!(q.signed_codes(), [-32768, 32767, -32468, -32467]);
+        assert_eq!(q.dequantize::<f32>(), [-150.0, 32617.5, 0.0, 0.5]);
+        let symmetric = Grid::Affine { scale: Values::F32(vec![0.5]).into(), zero_point: None };
+        let signed = QTensor::from_signed_codes(&[4], 16, Granularity::Tensor, symmetric, &q.signed_codes()).unwrap();
+        assert_eq!((signed.codes(), signed.dequantize::<f32>()[0]), (codes.into(), -16384.0));
+        let table = Grid::Codebook { levels: Values::F32(vec![0.0; 1 << 16]) };
+        assert!(QTensor::from_codes(&[4], 16, Granularity::Tensor, table, &codes).is_err());
+        assert!(QTensor::from_codes(&[4], 12, Granularity::Tensor, grid, &codes).is_err());
     }
 }

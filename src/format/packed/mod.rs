@@ -7,10 +7,11 @@
 //!       density    0: every element is stored; 1: only those kept, in order
 //!                  1 is followed by: count kept, Rice parameter, count of bytes, bytes of gaps
 //!       encoding   0 f32, 1 f64, 2 f16, 3 bf16: little-endian numbers
-//!                  4: quantized, followed by bits, granularity (0 | 1, axis | 2, group size),
+//!                  4: quantized, followed by bits, granularity (0 | 1, axis | 2, group size | 3, axis, size),
 //!                     grid (0 min-max: minima, then maxima | 1 codebook: levels | 2 symmetric: scales |
-//!                     3 affine: scales, then a byte a zero point), packed codes;
-//!                     each list of a grid: type (0 f32, 1 f64), numbers
+//!                     3 affine: scales, then the zero points, a byte each, or two of 16-bit codes |
+//!                     4 scaled: 2^bits levels, then scales), packed codes;
+//!                     each list of a grid: type (0 f32, 1 f64; scales also 2 f16, 3 E8M0), numbers
 //! last      CRC-32 of all before it, 4 bytes, little-endian
 //! ```
 //!
@@ -198,7 +199,7 @@ mod tests {
         *,
     };
     use crate::{
-        ErrorKind, Granularity, Grid, QuantizerExt, TensorRef, Values,
+        ErrorKind, Granularity, Grid, QuantizerExt, Scales, TensorRef, Values,
         quant::{Affine, MinMax, Symmetric},
     };
     use proptest::prelude::*;
@@ -208,36 +209,27 @@ mod tests {
         let tensor = TensorRef::new(&x, &[5, 12]).unwrap();
         let mask = Mask::from_fn(&[5, 12], |i| i % 7 == 3).unwrap();
         let kept = mask.gather(&tensor).unwrap();
+        let quantized = |name, quantizer: &dyn crate::Quantizer<f32>| {
+            Packed::dense(name, &[5, 12], Stored::Quantized(quantizer.quantize(&tensor).unwrap())).unwrap()
+        };
+        let scaled = |name, scale| {
+            let grid = Grid::Scaled { levels: Values::F32(vec![-1.0, 0.0, 0.5, 1.0]), scale };
+            let q = QTensor::new(&[5], 2, Granularity::Group { size: 3 }, grid, vec![0b10_01_11, 0]).unwrap();
+            Packed::dense(name, &[5], Stored::Quantized(q)).unwrap()
+        };
         let codebook = Grid::Codebook { levels: Values::F64(vec![-1.0, 0.0, 1.0, 2.0]) };
         vec![
             Packed::dense("a", &[5, 12], Stored::F32(x.clone())).unwrap(),
             Packed::dense("é", &[2], Stored::F16(vec![f16::ONE, f16::MIN])).unwrap(),
             Packed::dense("", &[], Stored::Bf16(vec![bf16::PI])).unwrap(),
             Packed::dense("none", &[3, 0], Stored::F64(vec![])).unwrap(),
-            Packed::dense(
-                "affine",
-                &[5, 12],
-                Stored::Quantized(Affine::new(4).unwrap().per_channel(1).quantize(&tensor).unwrap()),
-            )
-            .unwrap(),
-            Packed::dense(
-                "symmetric",
-                &[5, 12],
-                Stored::Quantized(Symmetric::new(8).unwrap().quantize(&tensor).unwrap()),
-            )
-            .unwrap(),
-            Packed::dense(
-                "q",
-                &[5, 12],
-                Stored::Quantized(MinMax::new(3).unwrap().per_group(5).unwrap().quantize(&tensor).unwrap()),
-            )
-            .unwrap(),
-            Packed::dense(
-                "c",
-                &[5, 12],
-                Stored::Quantized(MinMax::new(8).unwrap().per_channel(1).quantize(&tensor).unwrap()),
-            )
-            .unwrap(),
+            quantized("affine", &Affine::new(4).unwrap().per_channel(1)),
+            quantized("symmetric", &Symmetric::new(8).unwrap()),
+            quantized("q", &MinMax::new(3).unwrap().per_group(5).unwrap()),
+            quantized("c", &MinMax::new(8).unwrap().per_channel(1)),
+            quantized("wide", &Affine::new(16).unwrap().per_block(0, 2).unwrap()),
+            scaled("f16", Scales::F16(vec![f16::ONE, f16::PI])),
+            scaled("e8m0", Scales::E8m0(vec![0, 254])),
             Packed::dense(
                 "b",
                 &[3],
@@ -256,7 +248,7 @@ mod tests {
         let tensors = sample();
         assert_eq!(decode(&encode(&tensors).unwrap()).unwrap(), tensors);
         assert_eq!(decode(&encode(&[]).unwrap()).unwrap(), []);
-        let dense = tensors[10].to_dense::<f32>().unwrap();
+        let dense = tensors[13].to_dense::<f32>().unwrap();
         assert!(dense.iter().enumerate().all(|(i, &x)| x == if i % 7 == 3 { (i as f32).sin() } else { 0.0 }));
     }
 

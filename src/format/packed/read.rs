@@ -4,7 +4,7 @@ use super::{MAGIC, Packed, Stored, gaps, max_sparse};
 use crate::{
     error::{Error, Result},
     tensor::{
-        Granularity, Grid, QTensor, Values,
+        Granularity, Grid, QTensor, Scales, Values,
         view::{checked_volume, volume},
     },
 };
@@ -146,6 +146,7 @@ impl<'a> Reader<'a> {
             0 => Granularity::Tensor,
             1 => Granularity::Channel { axis: self.count()? },
             2 => Granularity::Group { size: self.count()? },
+            3 => Granularity::Block { axis: self.count()?, size: self.count()? },
             other => return Err(self.error(format!("unknown granularity {other}"))),
         };
         let sizes = QTensor::sizes(shape, bits, granularity).map_err(|error| self.error(error.to_string()))?;
@@ -155,11 +156,16 @@ impl<'a> Reader<'a> {
                 let levels = sizes.groups.checked_mul(1 << bits).ok_or_else(|| self.error("a codebook too large"))?;
                 Grid::Codebook { levels: self.values(levels)? }
             }
-            2 => Grid::Affine { scale: self.values(sizes.groups)?, zero_point: None },
+            2 => Grid::Affine { scale: self.scales(sizes.groups)?, zero_point: None },
             3 => {
-                let scale = self.values(sizes.groups)?;
-                Grid::Affine { scale, zero_point: Some(self.take(sizes.groups)?.to_vec()) }
+                let scale = self.scales(sizes.groups)?;
+                let zeros = match bits {
+                    16 => self.numbers(sizes.groups, u16::from_le_bytes)?,
+                    _ => self.take(sizes.groups)?.iter().map(|&zero| zero.into()).collect(),
+                };
+                Grid::Affine { scale, zero_point: Some(zeros) }
             }
+            4 => Grid::Scaled { levels: self.values(1 << bits)?, scale: self.scales(sizes.groups)? },
             other => return Err(self.error(format!("unknown grid {other}"))),
         };
         let packed = self.take(sizes.bytes)?;
@@ -167,9 +173,18 @@ impl<'a> Reader<'a> {
     }
 
     fn values(&mut self, len: usize) -> Result<Values> {
+        match self.scales(len)? {
+            Scales::Full(values) => Ok(values),
+            _ => Err(self.error("levels in a type of scales")),
+        }
+    }
+
+    fn scales(&mut self, len: usize) -> Result<Scales> {
         Ok(match self.byte()? {
-            0 => Values::F32(self.numbers(len, f32::from_le_bytes)?),
-            1 => Values::F64(self.numbers(len, f64::from_le_bytes)?),
+            0 => Values::F32(self.numbers(len, f32::from_le_bytes)?).into(),
+            1 => Values::F64(self.numbers(len, f64::from_le_bytes)?).into(),
+            2 => Scales::F16(self.numbers(len, f16::from_le_bytes)?),
+            3 => Scales::E8m0(self.take(len)?.to_vec()),
             other => return Err(self.error(format!("unknown type of numbers {other}"))),
         })
     }

@@ -3,7 +3,7 @@
 use super::{MAGIC, Packed, Stored, gaps, max_sparse};
 use crate::{
     error::{Error, Result},
-    tensor::{Granularity, Grid, Mask, Values},
+    tensor::{Granularity, Grid, Mask, Scales, Values},
 };
 
 /// The file of these tensors, as bytes.
@@ -72,6 +72,11 @@ fn put_stored(out: &mut Vec<u8>, stored: &Stored) {
                     out.push(2);
                     put_count(out, size);
                 }
+                Granularity::Block { axis, size } => {
+                    out.push(3);
+                    put_count(out, axis);
+                    put_count(out, size);
+                }
             }
             match q.grid() {
                 Grid::MinMax { min, max } => {
@@ -85,12 +90,20 @@ fn put_stored(out: &mut Vec<u8>, stored: &Stored) {
                 }
                 Grid::Affine { scale, zero_point: None } => {
                     out.push(2);
-                    put_values(out, scale);
+                    put_scales(out, scale);
                 }
                 Grid::Affine { scale, zero_point: Some(zeros) } => {
                     out.push(3);
-                    put_values(out, scale);
-                    out.extend_from_slice(zeros);
+                    put_scales(out, scale);
+                    match q.bits() {
+                        16 => out.extend(zeros.iter().flat_map(|zero| zero.to_le_bytes())),
+                        _ => out.extend(zeros.iter().map(|&zero| zero as u8)),
+                    }
+                }
+                Grid::Scaled { levels, scale } => {
+                    out.push(4);
+                    put_values(out, levels);
+                    put_scales(out, scale);
                 }
             }
             out.extend_from_slice(q.packed());
@@ -107,6 +120,14 @@ fn put_values(out: &mut Vec<u8>, values: &Values) {
     match values {
         Values::F32(values) => put_numbers(out, 0, values.iter().flat_map(|x| x.to_le_bytes())),
         Values::F64(values) => put_numbers(out, 1, values.iter().flat_map(|x| x.to_le_bytes())),
+    }
+}
+
+fn put_scales(out: &mut Vec<u8>, scales: &Scales) {
+    match scales {
+        Scales::Full(values) => put_values(out, values),
+        Scales::F16(values) => put_numbers(out, 2, values.iter().flat_map(|x| x.to_le_bytes())),
+        Scales::E8m0(bytes) => put_numbers(out, 3, bytes.iter().copied()),
     }
 }
 
