@@ -193,7 +193,7 @@ const REFUSED: [&str; 8] = [
 ];
 
 /// A node on a tensor of `shape`: the quantizer it is, and its scales and zero points.
-fn affine(node: &Node, shape: &[usize], inputs: &[Tensor], codes: &Tensor) -> Option<(Affine, Grid)> {
+fn affine(node: &Node, inputs: &[Tensor], codes: &Tensor) -> Option<(Affine, Grid)> {
     let attribute = |name: &str, default| node.attribute.iter().find(|a| a.name == name).map_or(default, |a| a.i);
     let (bits, signed) = codes.code_type()?;
     let affine = Affine::new(bits).unwrap();
@@ -214,7 +214,7 @@ fn quantizes(node: &Node, inputs: &[Tensor], outputs: &[Tensor]) -> Option<bool>
     let shape = inputs[0].shape();
     Some(match node.op_type.as_str() {
         "QuantizeLinear" => {
-            let (affine, grid) = affine(node, &shape, inputs, &outputs[0])?;
+            let (affine, grid) = affine(node, inputs, &outputs[0])?;
             let x = inputs[0].floats();
             let mut q = Quantizer::<f32>::layout(&affine, &shape).unwrap();
             q.set_grid(grid).unwrap();
@@ -222,7 +222,7 @@ fn quantizes(node: &Node, inputs: &[Tensor], outputs: &[Tensor]) -> Option<bool>
             q.codes() == outputs[0].codes()
         }
         "DequantizeLinear" => {
-            let (affine, grid) = affine(node, &shape, inputs, &inputs[0])?;
+            let (affine, grid) = affine(node, inputs, &inputs[0])?;
             let codes = inputs[0].codes();
             let q = QTensor::from_codes(&shape, affine.bits(), affine.granularity(), grid, &codes).unwrap();
             q.dequantize::<f32>() == outputs[0].floats()
