@@ -5,7 +5,7 @@ use lapidary::{
     Element, ErrorKind, Grid, Mask, Optimizer, OptimizerExt, PrunerExt, QTensor, QuantizerExt, Step, TensorRef, half,
     optim::{Adadelta, Adagrad, Adam, AdamW, Adamax, Lion, NAdam, RAdam, RmsProp, ScheduleFree, Sgd},
     prune::{Magnitude, Threshold},
-    quant::{Affine, MinMax, Symmetric},
+    quant::{Affine, Certify, MinMax, Symmetric},
 };
 use proptest::prelude::*;
 
@@ -90,6 +90,36 @@ fn affine_contracts<T: Element>(x: &[T], bits: u8, group: usize, ulps: f64) -> R
     Ok(())
 }
 
+/// The measured error of each element and of a product, beside what the stored parameters alone promise.
+fn certified<T: Element>(quantizer: &dyn Certify<T>, x: &[T], group: usize, v: &[T]) -> Result<(), TestCaseError> {
+    let rows = x.len() / v.len();
+    let x = &x[..rows * v.len()];
+    let tensor = TensorRef::new(x, [&[rows, v.len()][..], &[x.len()]][usize::from(rows == 1)]).unwrap();
+    // One step of 1 bit may be beyond the largest number.
+    let Ok(q) = quantizer.quantize(TensorRef::from(&tensor)) else { return Ok(()) };
+    let certificate = quantizer.certificate(&q).unwrap();
+    let norm = v.iter().map(|x| x.to_f64().powi(2)).sum::<f64>().sqrt();
+    let (bound, error) = (certificate.product(norm), q.product_error(TensorRef::from(&tensor), v).unwrap());
+    prop_assert!(error <= bound, "{quantizer:?}: product off by {error:e}, allowed {bound:e}");
+    let back: Vec<T> = q.dequantize();
+    for (i, (x, y)) in x.iter().zip(&back).enumerate() {
+        let bound = certificate.groups()[i / v.len() * v.len().div_ceil(group) + i % v.len() / group];
+        let error = (x.to_f64() / 2.0 - y.to_f64() / 2.0).abs() * 2.0;
+        prop_assert!(error <= bound, "{quantizer:?}: {x} became {y}, off by {error:e}, allowed {bound:e}");
+    }
+    Ok(())
+}
+
+fn certified_schemes<T: Element>(x: &[T], bits: u8, group: usize, width: usize) -> Result<(), TestCaseError> {
+    let v: Vec<T> = (0..width.min(x.len())).map(|i| T::from_f64(f64::from(i as u32 % 7) - 2.5)).collect();
+    let (few, affine, symmetric) = (MinMax::new(bits.min(8)), Affine::new(bits), Symmetric::new(bits.max(2)));
+    let symmetric = symmetric.unwrap().per_group(group).unwrap();
+    certified(&few.unwrap().per_group(group).unwrap(), x, group, &v)?;
+    certified(&affine.unwrap().per_group(group).unwrap(), x, group, &v)?;
+    certified(&symmetric, x, group, &v)?;
+    certified(&symmetric.full_range(), x, group, &v)
+}
+
 /// Bits of codes: 1 to 8, and 16.
 fn widths() -> impl Strategy<Value = u8> {
     prop_oneof![1u8..=8, Just(16)]
@@ -108,6 +138,17 @@ proptest! {
     #[test]
     fn affine_and_symmetric_keep_theirs(x in tensors(), bits in widths(), group in 1usize..40) {
         affine_contracts(&x, bits, group, 1.0)?;
+    }
+
+    #[test]
+    fn errors_are_within_their_certificates(x in tensors(), bits in widths(), group in 1usize..20, width in 1usize..40) {
+        certified_schemes(&x, bits, group, width)?;
+        let half = |x: &f32| f16::from_f32(*x);
+        let halves: Vec<f16> = x.iter().map(half).filter(|x| x.is_finite()).collect();
+        if !halves.is_empty() {
+            certified_schemes(&halves, bits, group, width)?;
+        }
+        certified_schemes(&x.iter().map(|&x| f64::from(x) * 1e200).collect::<Vec<f64>>(), bits, group, width)?;
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Codes that others published, bit for bit: the int8 form of `fracast` 0.1.0, symmetric, one scale an output channel.
 
 use flate2::read::GzDecoder;
-use lapidary::{Grid, QuantizerExt, TensorRef, Values, quant::Symmetric};
+use lapidary::{
+    Grid, QuantizerExt, TensorRef, Values,
+    quant::{Certify, Symmetric},
+};
 use serde::Deserialize;
 use std::{collections::BTreeMap, fs, io::Read};
 
@@ -28,6 +31,50 @@ fn tensors(name: &str) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+/// How much larger the certified bounds are than the errors, on real weights; `docs/benchmarks.md` has the figures.
+#[test]
+fn certified_bounds_beside_errors() {
+    println!("| bits | elements: median of bound / error | largest: median | products: median |");
+    for bits in [8, 4, 2] {
+        let (mut elements, mut largest, mut products) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, (shape, bytes)) in &tensors("fracast0.f32") {
+            let &[rows, cols] = &shape[..] else { continue };
+            let values = floats(bytes);
+            let weights = TensorRef::new(&values, shape).unwrap();
+            let symmetric = Symmetric::new(bits).unwrap().per_channel(0);
+            let q = symmetric.quantize(TensorRef::from(&weights)).unwrap();
+            let certificate = Certify::<f32>::certificate(&symmetric, &q).unwrap();
+            let back: Vec<f32> = q.dequantize();
+            for (i, (x, y)) in values.iter().zip(&back).enumerate().filter(|(_, (x, y))| x != y) {
+                elements.push(certificate.groups()[i / cols] / f64::from((x - y).abs()));
+            }
+            let error = q.error(TensorRef::from(&weights)).unwrap().max_abs;
+            assert!(error <= certificate.max_abs(), "{name}");
+            largest.push(certificate.max_abs() / error);
+            for seed in 0..16 {
+                // Not more random than needed: signs and sizes by a multiplicative sequence.
+                let x: Vec<f32> =
+                    (0..cols).map(|i| ((i * 37 + seed * 101) * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
+                let norm = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+                let (bound, error) =
+                    (certificate.product(norm), q.product_error(TensorRef::from(&weights), &x).unwrap());
+                assert!(error <= bound, "{name}");
+                products.push(bound / error);
+            }
+            assert!(rows > 0);
+        }
+        assert!(elements.len() > 10_000);
+        let [elements, largest, products] = [elements, largest, products].map(median);
+        println!("| {bits} | {elements:.2} | {largest:.3} | {products:.1} |");
+        assert!(elements < 3.0 && largest < 1.1 && products < 100.0);
+    }
 }
 
 #[test]

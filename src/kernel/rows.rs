@@ -75,7 +75,7 @@ impl Layout {
 
     /// Each run of the columns `cols` of a row that shares a group, and the group; the range is relative to the first of `cols`.
     #[inline(always)]
-    fn runs(&self, row: usize, cols: Range<usize>) -> Runs {
+    pub(crate) fn runs(&self, row: usize, cols: Range<usize>) -> Runs {
         let whole = cols.len().max(1);
         let (group, size) = match self.groups {
             Groups::Whole => (0, whole),
@@ -92,7 +92,7 @@ impl Layout {
 }
 
 /// An iterator, and not a function that takes a closure: a closure may be compiled for another instruction set.
-struct Runs {
+pub(crate) struct Runs {
     at: usize,
     end: usize,
     /// Elements of the next run, if there are as many, and of those after it.

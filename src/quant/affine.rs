@@ -1,6 +1,9 @@
 //! The affine quantizer: evenly spaced levels, one of which is 0.
 
-use super::spec::{Spec, granularity};
+use super::{
+    certificate::{Certificate, Certify, Steps, certify},
+    spec::{Spec, granularity},
+};
 use crate::{
     element::{Element, Real},
     error::{Error, Result},
@@ -65,10 +68,10 @@ impl Affine {
 
     granularity!();
 
-    fn check<T: Element>(&self, values: &TensorRef<'_, T>, q: &QTensor) -> Result<()> {
+    fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
         let fits =
             matches!(q.grid(), Grid::Affine { scale, zero_point: Some(_) } if scale.as_slice::<T::Real>().is_some());
-        self.spec.check(values, q, fits, "scales and zero points")
+        self.spec.check::<T>(shape, q, fits, "scales and zero points")
     }
 }
 
@@ -81,12 +84,12 @@ impl<T: Element> Quantizer<T> for Affine {
     }
 
     fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check(&values, q)?;
+        self.check::<T>(values.shape(), q)?;
         fit_scales(values.as_slice(), q, WithZero { top: self.spec.top() })
     }
 
     fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check(&values, q)?;
+        self.check::<T>(values.shape(), q)?;
         check_finite("tensor", values.as_slice())?;
         encode_finite(values.as_slice(), q, 0);
         Ok(())
@@ -97,6 +100,30 @@ impl<T: Element> Quantizer<T> for Affine {
         encode_finite(values.as_slice(), q, 0);
         Ok(())
     }
+}
+
+impl<T: Element> Certify<T> for Affine {
+    fn certificate(&self, q: &QTensor) -> Result<Certificate> {
+        self.check::<T>(q.shape(), q)?;
+        Ok(certify_affine::<T>(q, |_| 0.5))
+    }
+}
+
+/// The certificate of evenly spaced levels with an exact 0.
+pub(super) fn certify_affine<T: Element>(q: &QTensor, reach: impl Fn(u16) -> f64) -> Certificate {
+    let middle = 1u16 << (q.bits() - 1);
+    let top = (1u32 << q.bits()) - 1;
+    certify::<T>(
+        q,
+        |group| {
+            let Grid::Affine { scale, zero_point } = q.grid() else { return Steps { step: 0.0, largest: 0.0 } };
+            let step = scale.get(group).unwrap_or_default();
+            let zero = u32::from(zero_point.as_ref().map_or(middle, |zeros| zeros[group]));
+            // Half a step beyond the levels, or the whole one that a level is missing.
+            Steps { step, largest: (f64::from(zero.max(top - zero)) + 1.0) * step }
+        },
+        reach,
+    )
 }
 
 /// The range widened to hold 0, and where 0 then lies.

@@ -1,6 +1,9 @@
 //! The min-max quantizer: evenly spaced levels between the smallest and the largest value.
 
-use super::spec::{Spec, granularity};
+use super::{
+    certificate::{Certificate, Certify, Steps, certify},
+    spec::{Spec, granularity},
+};
 use crate::{
     element::Element,
     error::Result,
@@ -61,9 +64,9 @@ impl MinMax {
 
     granularity!();
 
-    fn check<T: Element>(&self, values: &TensorRef<'_, T>, q: &QTensor) -> Result<()> {
+    fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
         let fits = matches!(q.grid(), Grid::MinMax { min, .. } if min.as_slice::<T::Real>().is_some());
-        self.spec.check(values, q, fits, "ranges")
+        self.spec.check::<T>(shape, q, fits, "ranges")
     }
 }
 
@@ -76,7 +79,7 @@ impl<T: Element> Quantizer<T> for MinMax {
     }
 
     fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check(&values, q)?;
+        self.check::<T>(values.shape(), q)?;
         let values = values.as_slice();
         let (layout, grid, _) = q.parts_mut();
         let Some((min, max)) = grid.min_max_mut::<T::Real>() else { return Ok(()) };
@@ -90,7 +93,7 @@ impl<T: Element> Quantizer<T> for MinMax {
     }
 
     fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check(&values, q)?;
+        self.check::<T>(values.shape(), q)?;
         check_finite("tensor", values.as_slice())?;
         encode_finite(values.as_slice(), q);
         Ok(())
@@ -100,6 +103,21 @@ impl<T: Element> Quantizer<T> for MinMax {
         self.fit(TensorRef::from(&values), q)?;
         encode_finite(values.as_slice(), q);
         Ok(())
+    }
+}
+
+impl<T: Element> Certify<T> for MinMax {
+    fn certificate(&self, q: &QTensor) -> Result<Certificate> {
+        self.check::<T>(q.shape(), q)?;
+        let ends = |group| match q.grid() {
+            Grid::MinMax { min, max } => min.get(group).zip(max.get(group)),
+            _ => None,
+        };
+        let steps = |group| {
+            let (min, max) = ends(group).unwrap_or_default();
+            Steps { step: (max / 2.0 - min / 2.0) / (self.spec.top() / 2.0), largest: min.abs().max(max.abs()) }
+        };
+        Ok(certify::<T>(q, steps, |_| 0.5))
     }
 }
 

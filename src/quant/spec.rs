@@ -3,7 +3,7 @@
 use crate::{
     element::Element,
     error::{Error, Result},
-    tensor::{Granularity, QTensor, TensorRef},
+    tensor::{Granularity, QTensor},
 };
 
 /// Bits of a code, and what shares levels.
@@ -35,15 +35,9 @@ impl Spec {
         f64::from((1u32 << self.bits) - 1)
     }
 
-    /// An error unless `q` was laid out like this for the shape of `values`, and its grid `fits` one of such a `form`.
-    pub(super) fn check<T: Element>(
-        self,
-        values: &TensorRef<'_, T>,
-        q: &QTensor,
-        fits: bool,
-        form: &str,
-    ) -> Result<()> {
-        q.check_shape(values.shape())?;
+    /// An error unless `q` was laid out like this for `shape`, and its grid `fits` one of such a `form`.
+    pub(super) fn check<T: Element>(self, shape: &[usize], q: &QTensor, fits: bool, form: &str) -> Result<()> {
+        q.check_shape(shape)?;
         if fits && q.bits() == self.bits && q.granularity() == self.granularity {
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! The symmetric quantizer: evenly spaced levels, 0 in the middle.
 
 use super::{
-    affine::{encode_finite, fit_scales, scale},
+    affine::{certify_affine, encode_finite, fit_scales, scale},
+    certificate::{Certificate, Certify},
     spec::{Spec, granularity},
 };
 use crate::{
@@ -68,10 +69,10 @@ impl Symmetric {
 
     granularity!();
 
-    fn check<T: Element>(&self, values: &TensorRef<'_, T>, q: &QTensor) -> Result<()> {
+    fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
         let fits =
             matches!(q.grid(), Grid::Affine { scale, zero_point: None } if scale.as_slice::<T::Real>().is_some());
-        self.spec.check(values, q, fits, "scales")
+        self.spec.check::<T>(shape, q, fits, "scales")
     }
 
     /// The lowest code that is used.
@@ -88,14 +89,14 @@ impl<T: Element> Quantizer<T> for Symmetric {
     }
 
     fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check(&values, q)?;
+        self.check::<T>(values.shape(), q)?;
         let middle = 1u16 << (self.bits() - 1);
         let steps = f64::from(middle - self.least());
         fit_scales(values.as_slice(), q, Magnitude { steps })
     }
 
     fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check(&values, q)?;
+        self.check::<T>(values.shape(), q)?;
         check_finite("tensor", values.as_slice())?;
         encode_finite(values.as_slice(), q, self.least());
         Ok(())
@@ -105,6 +106,14 @@ impl<T: Element> Quantizer<T> for Symmetric {
         self.fit(TensorRef::from(&values), q)?;
         encode_finite(values.as_slice(), q, self.least());
         Ok(())
+    }
+}
+
+impl<T: Element> Certify<T> for Symmetric {
+    fn certificate(&self, q: &QTensor) -> Result<Certificate> {
+        self.check::<T>(q.shape(), q)?;
+        let top = self.spec.top();
+        Ok(certify_affine::<T>(q, |code| if self.full_range && f64::from(code) == top { 1.0 } else { 0.5 }))
     }
 }
 

@@ -293,6 +293,38 @@ impl QTensor {
         })
     }
 
+    /// `‖(W - W') x‖₂` in `f64`, where `W` is the original, a matrix of a row for each index along the first axis (a tensor of one
+    /// axis is one row), and `W'` this tensor decoded as `T`.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when the shapes differ, or `x` has not as many elements as a row;
+    /// [`NonFinite`](crate::ErrorKind::NonFinite) when an original or an element of `x` is NaN or infinite.
+    pub fn product_error<'a, T: Element>(&self, original: impl Into<TensorRef<'a, T>>, x: &[T]) -> Result<f64> {
+        let original = original.into();
+        self.check_shape(original.shape())?;
+        let width = if self.shape().len() < 2 { self.len() } else { self.len() / self.shape()[0] };
+        if x.len() != width {
+            return Err(Error::shape("vector", &[width], &[x.len()]));
+        }
+        check_finite("tensor", original.as_slice())?;
+        check_finite("vector", x)?;
+        let decoded: Vec<T> = self.dequantize();
+        let rows = original.as_slice().chunks_exact(width).zip(decoded.chunks_exact(width));
+        let output = |(w, decoded): (&[T], &[T])| -> f64 {
+            w.iter().zip(decoded).zip(x).map(|((w, d), x)| (w.to_f64() - d.to_f64()) * x.to_f64()).sum()
+        };
+        Ok(scan::norm(&rows.map(output).collect::<Vec<_>>()).unwrap_or(f64::INFINITY))
+    }
+
+    /// How many groups share levels.
+    pub(crate) fn groups(&self) -> usize {
+        match &self.grid {
+            Grid::MinMax { min, .. } => min.len(),
+            Grid::Affine { scale, .. } | Grid::Scaled { scale, .. } => scale.len(),
+            Grid::Codebook { levels } => levels.len() >> self.bits,
+        }
+    }
+
     /// `values` has as many elements as this tensor.
     pub(crate) fn decode<T: Element>(&self, values: &mut [T]) {
         rows::decode(self.layout(), self.grid.levels(), &self.packed, values);

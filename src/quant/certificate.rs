@@ -1,0 +1,184 @@
+//! An upper bound of a quantization's error, from what is stored alone.
+
+use crate::{
+    element::{DType, Element},
+    error::Result,
+    kernel::scan,
+    tensor::QTensor,
+    traits::Quantizer,
+};
+
+/// Quantizers that round to the nearest level, so that the error is bounded by the levels.
+pub trait Certify<T: Element>: Quantizer<T> {
+    /// How far the tensor that `q` was [quantized](crate::QuantizerExt::quantize) from, by this quantizer, can be from what `q`
+    /// decodes to as `T`. Only `q` is read. It says nothing about codes of other values than the levels were fitted to, or that
+    /// something else chose.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when `q` was laid out by another quantizer or for another element type.
+    fn certificate(&self, q: &QTensor) -> Result<Certificate>;
+}
+
+/// An upper bound of the error of a quantized tensor: of each element, and of the product with any vector.
+///
+/// ```text
+/// |x - x'| <= b = step of the group * reach of the code + ulps * ulp(largest magnitude of the group)
+/// ‖row of (W - W') · x‖ <= sqrt(sum of b²) * ‖x‖₂,    ‖(W - W') x‖₂ <= sqrt(sum of all b²) * ‖x‖₂
+/// ```
+///
+/// The reach is 1/2 where codes are evenly spaced, the distance to the middle between two levels where they are not; ulps are
+/// those of the element type, 1, or 2 of `f64`. The first inequality is nearly met by some elements of any tensor. The others are
+/// Cauchy's: met by an `x` that points along the error, and for others larger than the error by about `sqrt(3 * columns)`
+/// (`docs/benchmarks.md` has medians).
+///
+/// A matrix `W` has a row for each index along the first axis; a tensor of one axis is one row.
+///
+/// ```
+/// use lapidary::{QuantizerExt, TensorRef, quant::{Certify, Symmetric}};
+/// let weights: Vec<f32> = (0..32).map(|i| (i as f32).sin()).collect();
+/// let weights = TensorRef::new(&weights, &[4, 8])?;
+/// let symmetric = Symmetric::new(8)?.per_channel(0);
+/// let q = symmetric.quantize(&weights)?;
+/// let certificate = Certify::<f32>::certificate(&symmetric, &q)?;
+/// assert!(q.error(&weights)?.max_abs <= certificate.max_abs() && certificate.max_abs() < 0.004);
+/// let x = [0.5f32; 8]; // ‖x‖ = sqrt(2)
+/// assert!(q.product_error(&weights, &x)? <= certificate.product(2f64.sqrt()));
+/// # Ok::<(), lapidary::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub struct Certificate {
+    groups: Vec<f64>,
+    outputs: Vec<f64>,
+}
+
+impl Certificate {
+    /// A bound of `|x - x'|` for every element.
+    #[must_use]
+    pub fn max_abs(&self) -> f64 {
+        self.groups.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// A bound of `|x - x'|` for the elements of each group.
+    #[must_use]
+    pub fn groups(&self) -> &[f64] {
+        &self.groups
+    }
+
+    /// A bound of `|(W - W') x|` in each output, for any `x` of `‖x‖₂ = 1`.
+    #[must_use]
+    pub fn outputs(&self) -> &[f64] {
+        &self.outputs
+    }
+
+    /// A bound of `‖(W - W') x‖₂` for any `x` of that 2-norm.
+    #[must_use]
+    pub fn product(&self, x_norm: f64) -> f64 {
+        norm(&self.outputs) * x_norm
+    }
+}
+
+/// The levels of one group as an error sees them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steps {
+    /// What reaches are measured in.
+    pub(super) step: f64,
+    /// No value of the group was larger.
+    pub(super) largest: f64,
+}
+
+/// The certificate of a tensor of `T`, whose codes each stand for values within `reach(code)` steps of their level.
+pub(super) fn certify<T: Element>(
+    q: &QTensor,
+    steps: impl Fn(usize) -> Steps,
+    reach: impl Fn(u16) -> f64,
+) -> Certificate {
+    let layout = q.layout();
+    let ulps = if T::DTYPE == DType::F64 { 2.0 } else { 1.0 };
+    let mut groups: Vec<f64> = vec![0.0; q.groups()];
+    let rows = q.len() / layout.cols;
+    let outputs = if q.shape().len() < 2 { 1 } else { q.shape()[0] };
+    let mut bounds = vec![0.0; layout.cols];
+    let row_norms = q
+        .codes()
+        .chunks_exact(layout.cols)
+        .enumerate()
+        .map(|(row, codes)| {
+            for (run, group) in layout.runs(row, 0..layout.cols) {
+                let Steps { step, largest } = steps(group);
+                let slack = ulps * ulp::<T>(largest);
+                for (bound, &code) in bounds[run.clone()].iter_mut().zip(&codes[run]) {
+                    // Rounding of this very sum must not make it smaller than it is.
+                    *bound = (step * reach(code) + slack) * (1.0 + 2.0 * f64::EPSILON);
+                    groups[group] = groups[group].max(*bound);
+                }
+            }
+            norm(&bounds)
+        })
+        .collect::<Vec<_>>();
+    Certificate { groups, outputs: row_norms.chunks(rows / outputs).map(norm).collect() }
+}
+
+/// The 2-norm, rounded up rather than down.
+fn norm(numbers: &[f64]) -> f64 {
+    let rounding = f64::EPSILON * (numbers.len() as f64 + 4.0);
+    scan::norm(numbers).map_or(f64::INFINITY, |norm| norm * (1.0 + rounding))
+}
+
+/// The distance from a magnitude to the next larger number of the type.
+fn ulp<T: Element>(x: f64) -> f64 {
+    let (digits, smallest) = match T::DTYPE {
+        DType::F64 => (52, f64::from_bits(1)),
+        DType::F32 => (23, 2f64.powi(-149)),
+        DType::F16 => (10, 2f64.powi(-24)),
+        DType::Bf16 => (7, 2f64.powi(-133)),
+    };
+    // The power of two below x, by its exponent bits.
+    let power = f64::from_bits(x.to_bits() & 0x7ff0_0000_0000_0000);
+    (power * 0.5f64.powi(digits)).max(smallest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        QuantizerExt, TensorRef,
+        quant::{Affine, MinMax, Symmetric},
+    };
+    use half::f16;
+
+    #[test]
+    fn bounds_by_hand() {
+        let x = [-3.0f64, 0.4, 1.9, 4.0];
+        let q = MinMax::new(3).unwrap().quantize(&x).unwrap();
+        let certificate = Certify::<f64>::certificate(&MinMax::new(3).unwrap(), &q).unwrap();
+        assert!((certificate.max_abs() - 0.5).abs() < 1e-14, "{certificate:?}");
+        assert!((certificate.product(3.0) - 3.0).abs() < 1e-13, "{certificate:?}");
+        // The largest code of the full range stands for a whole step.
+        let full = Symmetric::new(2).unwrap().full_range();
+        let q = full.quantize(&x).unwrap();
+        let certificate = Certify::<f64>::certificate(&full, &q).unwrap();
+        assert!((certificate.max_abs() - 2.0).abs() < 1e-14, "{certificate:?}");
+        assert!((certificate.outputs()[0] - 10f64.sqrt()).abs() < 1e-13, "{certificate:?}");
+    }
+
+    #[test]
+    fn outputs_are_the_first_axis() {
+        let x: Vec<f32> = (0..24).map(|i| if i < 12 { 0.0 } else { i as f32 }).collect();
+        let tensor = TensorRef::new(&x, &[2, 3, 4]).unwrap();
+        let affine = Affine::new(4).unwrap().per_group(2).unwrap();
+        let certificate = Certify::<f32>::certificate(&affine, &affine.quantize(&tensor).unwrap()).unwrap();
+        assert_eq!((certificate.groups().len(), certificate.outputs().len()), (12, 2));
+        assert!(certificate.outputs()[0] < 1e-30 && certificate.outputs()[1] > 1.0);
+        assert!(Certify::<f64>::certificate(&affine, &affine.quantize(&tensor).unwrap()).is_err());
+    }
+
+    #[test]
+    fn steps_of_each_type() {
+        assert_eq!(
+            (ulp::<f32>(1.0), ulp::<f32>(1.9), ulp::<f64>(4.0)),
+            (2f64.powi(-23), 2f64.powi(-23), 2f64.powi(-50))
+        );
+        assert_eq!((ulp::<f16>(1e-9), ulp::<f32>(0.0)), (2f64.powi(-24), 2f64.powi(-149)));
+    }
+}
