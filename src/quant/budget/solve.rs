@@ -30,7 +30,7 @@ pub(super) fn solve(items: &[Vec<Pick>], limit: f64) -> Result<Solution, f64> {
     // Coarse items first: the later fill what they leave.
     order.sort_by(|a, b| b.span().total_cmp(&a.span()).then(a.index.cmp(&b.index)));
     let least: f64 = order.iter().map(|item| item.front[0].1.weight).sum();
-    if !(least <= limit) {
+    if limit.is_nan() || least > limit {
         return Err(least);
     }
     let rest: Vec<Relaxation> = (0..=order.len()).map(|first| Relaxation::new(&order[first..])).collect();
