@@ -75,7 +75,7 @@ impl Symmetric {
     }
 
     /// The lowest code that is used.
-    fn least(&self) -> u8 {
+    pub(super) fn least(&self) -> u8 {
         u8::from(!self.full_range)
     }
 }
