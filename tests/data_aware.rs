@@ -233,8 +233,8 @@ fn a_trained_network_loses_less() {
     }
 }
 
-/// Inputs and weights to 8 bits, each tensor with one scale, the ranges of the inputs from `train`; then the logits' error and how
-/// many are right.
+/// Inputs and weights to 8 bits, each tensor with one scale, the ranges of the inputs from `train`; then the logits'
+/// error and how many are right.
 fn eight_bits(layers: &[Layer], (train, test): &(Digits, Digits)) -> (f64, usize) {
     let ranges: Vec<QTensor> =
         inputs(layers, &train.x, plain).iter().map(|x| Affine::new(8).unwrap().quantize(x).unwrap()).collect();
@@ -447,10 +447,12 @@ proptest! {
             prop_assert!(kind != 1 || codes.iter().all(|&code| code > 0));
             let values: Vec<f32> = swept.tensor.dequantize();
             prop_assert!(values.iter().all(|x| x.is_finite()));
-            let measured = calibration.output_error(&weight, TensorRef::new(&values, &[outputs, inputs]).unwrap()).unwrap();
+            let replaced = TensorRef::new(&values, &[outputs, inputs]).unwrap();
+            let measured = calibration.output_error(&weight, replaced).unwrap();
             prop_assert!((measured - swept.error).abs() <= 1e-9 * measured || measured == swept.error);
             // It is what the parts say.
-            let same = QTensor::from_codes(&[outputs, inputs], bits, scheme.granularity(), swept.tensor.grid().clone(), &codes).unwrap();
+            let (shape, grid) = ([outputs, inputs], swept.tensor.grid().clone());
+            let same = QTensor::from_codes(&shape, bits, scheme.granularity(), grid, &codes).unwrap();
             prop_assert_eq!(&same, &swept.tensor);
         }
     }

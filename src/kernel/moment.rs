@@ -14,11 +14,11 @@ pub(crate) fn stride(cols: usize) -> usize {
     cols.next_multiple_of(COLS)
 }
 
-/// `S[i][j] = S[i][j] + x[i] * x[j]` for each sample `x` in turn and all `j >= i`; entries below the diagonal may change too, and
-/// mean nothing.
+/// `S[i][j] = S[i][j] + x[i] * x[j]` for each sample `x` in turn and all `j >= i`; entries below the diagonal may
+/// change too, and mean nothing.
 ///
-/// `sums` has `cols²` entries, `samples` as many rows of [`stride`] numbers as there are samples, 0 beyond `cols`. An entry adds the
-/// samples in their order, so how they are shared out among calls does not change a bit.
+/// `sums` has `cols²` entries, `samples` as many rows of [`stride`] numbers as there are samples, 0 beyond `cols`. An
+/// entry adds the samples in their order, so how they are shared out among calls does not change a bit.
 pub(crate) fn add_products(sums: &mut [f64], cols: usize, samples: &[f64]) {
     execute(Products { sums, first: 0, cols, samples });
 }

@@ -1,7 +1,7 @@
 //! Rounding the columns of a matrix one after another, each correcting those that follow: the inner loops of GPTQ.
 //!
-//! A strip is a few rows side by side, one number of each for a column, so that a vector runs over rows and no sum is taken
-//! across it.
+//! A strip is a few rows side by side, one number of each for a column, so that a vector runs over rows and no sum is
+//! taken across it.
 
 use super::{
     affine::{self, AffineGroups},
@@ -75,8 +75,8 @@ impl<'a> Factor<'a> {
     }
 }
 
-/// `w[j] = w[j] - Σ_i errors[i] * U[i][j]`, `i` in its order, for columns `j` from `first` on; the `errors` are those of the first
-/// columns of all.
+/// `w[j] = w[j] - Σ_i errors[i] * U[i][j]`, `i` in its order, for columns `j` from `first` on; the `errors` are those
+/// of the first columns of all.
 pub(crate) struct Correct<'a> {
     pub(crate) columns: &'a mut [Lanes],
     pub(crate) first: usize,

@@ -23,8 +23,9 @@ const SAMPLES: usize = 64;
 /// H[i][j]     = 2 / n Σ x[i] x[j]                 the Hessian of the squared error of an output, by its weights
 /// ```
 ///
-/// All in `f64`, each sum in the order of the samples: however they are cut into batches, and on any number of threads and
-/// instruction set, the bits are the same. Memory is that of `H`, `8 inputs²` bytes, and does not grow with the samples.
+/// All in `f64`, each sum in the order of the samples: however they are cut into batches, and on any number of threads
+/// and instruction set, the bits are the same. Memory is that of `H`, `8 inputs²` bytes, and does not grow with the
+/// samples.
 ///
 /// ```
 /// use lapidary::{Calibration, TensorRef};
@@ -106,8 +107,8 @@ impl Calibration {
         Ok(())
     }
 
-    /// Adds what another, of other samples of the same inputs, has gathered. Sums of sums: near those of all samples in turn, but
-    /// not the same bits.
+    /// Adds what another, of other samples of the same inputs, has gathered. Sums of sums: near those of all samples in
+    /// turn, but not the same bits.
     ///
     /// # Errors
     /// [`Shape`](crate::ErrorKind::Shape) when it is of another number of inputs;
@@ -131,7 +132,8 @@ impl Calibration {
         Ok(())
     }
 
-    /// The number of samples with so many more, none beyond `largest` in size: an error where a sum of squares could overflow.
+    /// The number of samples with so many more, none beyond `largest` in size: an error where a sum of squares could
+    /// overflow.
     fn check_size(&self, more: usize, largest: f64) -> Result<usize> {
         let samples = self.samples.saturating_add(more);
         let largest = self.max_abs.iter().copied().fold(largest, f64::max);
@@ -269,10 +271,14 @@ mod tests {
         assert_eq!(left, a);
     }
 
+    fn any() -> impl Strategy<Value = f32> {
+        prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO
+    }
+
     proptest! {
         #[test]
         fn batches_do_not_change_a_bit(
-            x in prop::collection::vec(prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO, 5..700),
+            x in prop::collection::vec(any(), 5..700),
             cut in 0usize..140,
         ) {
             let rows = x.len() / 5;

@@ -27,10 +27,11 @@ pub(crate) struct InverseFactor {
     pub(crate) damping: f64,
 }
 
-/// The factor for inputs taken in an `order`. Inputs that were always 0 have 1 on the diagonal, and the mean is over the others.
+/// The factor for inputs taken in an `order`. Inputs that were always 0 have 1 on the diagonal, and the mean is over
+/// the others.
 ///
-/// With the order reversed, `H = V Vᵀ` for an upper triangular `V`, and `U = V⁻¹`: one factor and one triangular inverse, where
-/// the inverse of `H` would lose digits.
+/// With the order reversed, `H = V Vᵀ` for an upper triangular `V`, and `U = V⁻¹`: one factor and one triangular
+/// inverse, where the inverse of `H` would lose digits.
 ///
 /// # Errors
 /// [`Argument`](crate::ErrorKind::Argument) when `H` has no factor even with ten times more damping a few times over.

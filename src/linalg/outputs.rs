@@ -20,7 +20,8 @@ pub(crate) struct Outputs<'a> {
 }
 
 impl<'a> Outputs<'a> {
-    /// An error unless the weights are finite and have two axes, outputs and inputs, and there are samples of as many inputs.
+    /// An error unless the weights are finite and have two axes, outputs and inputs, and there are samples of as many
+    /// inputs.
     pub(crate) fn new<T: Element>(weight: &TensorRef<'_, T>, calibration: &'a Calibration) -> Result<Self> {
         let [outputs, inputs] = *weight.shape() else {
             return Err(Error::argument("weights", format!("of shape {:?}", weight.shape()), "of two axes"));
@@ -41,7 +42,8 @@ impl<'a> Outputs<'a> {
         Ok(Self { moment, weight: wide, scale, total })
     }
 
-    /// `‖(w - w') X‖²` of each row, relative to `‖W X‖²`: they sum up to the error of all. `value` gives the weight at an index.
+    /// `‖(w - w') X‖²` of each row, relative to `‖W X‖²`: they sum up to the error of all. `value` gives the weight at
+    /// an index.
     pub(crate) fn errors(&self, value: impl Fn(usize) -> f64) -> Result<Vec<f64>> {
         let mut difference = filled(self.weight.len(), 0.0)?;
         for (i, (difference, w)) in difference.iter_mut().zip(&self.weight).enumerate() {

@@ -9,8 +9,9 @@ use crate::{
     traits::{Quantizer, QuantizerExt},
 };
 
-/// Activation-aware scaling (Lin et al. 2024, arXiv:2306.00978): the weights of inputs that are large in the mean are multiplied
-/// before they are quantized, and the inputs divided, so that these weights lose less. How much is searched for:
+/// Activation-aware scaling (Lin et al. 2024, arXiv:2306.00978): the weights of inputs that are large in the mean are
+/// multiplied before they are quantized, and the inputs divided, so that these weights lose less. How much is searched
+/// for:
 ///
 /// ```text
 /// for alpha in 0, 1 / steps, 2 / steps, .. 1:
@@ -19,12 +20,12 @@ use crate::{
 ///     Q = quantize(W diag(s))
 /// ```
 ///
-/// and the `alpha` of the least `‖(W - Q diag(s)⁻¹) X‖²`, measured over the samples of a [`Calibration`], stays; of equal ones the
-/// smallest. 0 is rounding to nearest, so the error is never larger. Weights `W` are of shape `[outputs, inputs]`; the quantizer is
-/// any whose levels follow the range of a row, a group or a tensor.
+/// and the `alpha` of the least `‖(W - Q diag(s)⁻¹) X‖²`, measured over the samples of a [`Calibration`], stays; of
+/// equal ones the smallest. 0 is rounding to nearest, so the error is never larger. Weights `W` are of shape
+/// `[outputs, inputs]`; the quantizer is any whose levels follow the range of a row, a group or a tensor.
 ///
-/// What is quantized are the scaled weights: the layer's inputs have to be divided by the scales, at run time or once and for all
-/// in the layer before ([`divide_outputs`](crate::quant::divide_outputs)).
+/// What is quantized are the scaled weights: the layer's inputs have to be divided by the scales, at run time or once
+/// and for all in the layer before ([`divide_outputs`](crate::quant::divide_outputs)).
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
@@ -66,6 +67,7 @@ pub struct Scaled<R> {
 
 impl<Q> Awq<Q> {
     /// Searches for the scales with which a quantizer does best.
+    #[must_use]
     pub fn new(quantizer: Q) -> Self {
         Self { quantizer, steps: 20 }
     }
@@ -82,8 +84,8 @@ impl<Q> Awq<Q> {
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) unless the weights have two axes, and when the calibration has no `H`;
-    /// [`Shape`](crate::ErrorKind::Shape) when it is of other inputs; [`Empty`](crate::ErrorKind::Empty) when it has no sample;
-    /// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or an infinity; what the quantizer refuses.
+    /// [`Shape`](crate::ErrorKind::Shape) when it is of other inputs; [`Empty`](crate::ErrorKind::Empty) when it has no
+    /// sample; [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or an infinity; what the quantizer refuses.
     pub fn quantize<'a, T: Element>(
         &self,
         weight: impl Into<TensorRef<'a, T>>,
@@ -193,7 +195,7 @@ mod tests {
     fn weights_at_the_end_of_the_range_keep_what_can_be_had() {
         let mut calibration = Calibration::new(2).unwrap();
         calibration.add(&[1.0f32, 100.0]).unwrap();
-        let w = [3e38f32, -3e38];
+        let w = [3.4e38f32, -3.4e38];
         let scaled =
             Awq::new(Affine::new(4).unwrap()).quantize(TensorRef::new(&w, &[1, 2]).unwrap(), &calibration).unwrap();
         assert_eq!((scaled.alpha, scaled.scales), (0.0, vec![1.0, 1.0]));

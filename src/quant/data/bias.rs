@@ -7,15 +7,16 @@ use crate::{
     tensor::{TensorMut, TensorRef, qtensor::check_finite, view::filled},
 };
 
-/// Corrects a bias for weights that were replaced (Nagel et al. 2019, arXiv:1906.04721, section 4.2), so that the outputs keep
-/// their means over the samples of a calibration:
+/// Corrects a bias for weights that were replaced (Nagel et al. 2019, arXiv:1906.04721, section 4.2), so that the
+/// outputs keep their means over the samples of a calibration:
 ///
 /// ```text
 /// b = b - (Q - W) E[x]                                    in f64, inputs in their order, narrowed once
 /// ```
 ///
-/// `weight` and `replaced` (decoded: [`QTensor::dequantize`](crate::QTensor::dequantize)) are of shape `[outputs, inputs]`; a layer
-/// without a bias gets one, from zeros. A calibration [without `H`](Calibration::without_hessian) is enough.
+/// `weight` and `replaced` (decoded: [`QTensor::dequantize`](crate::QTensor::dequantize)) are of shape
+/// `[outputs, inputs]`; a layer without a bias gets one, from zeros. A calibration
+/// [without `H`](Calibration::without_hessian) is enough.
 ///
 /// ```
 /// use lapidary::{Calibration, TensorRef, quant::correct_bias};
@@ -29,9 +30,10 @@ use crate::{
 /// ```
 ///
 /// # Errors
-/// [`Shape`](crate::ErrorKind::Shape) when shapes do not fit together; [`Argument`](crate::ErrorKind::Argument) unless the weights
-/// have two axes; [`Empty`](crate::ErrorKind::Empty) where no sample was added; [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN
-/// or an infinity, also in what the bias would become. It is then as it was.
+/// [`Shape`](crate::ErrorKind::Shape) when shapes do not fit together; [`Argument`](crate::ErrorKind::Argument) unless
+/// the weights have two axes; [`Empty`](crate::ErrorKind::Empty) where no sample was added;
+/// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or an infinity, also in what the bias would become. It is then
+/// as it was.
 pub fn correct_bias<'a, 'b, 'c, T: Element>(
     bias: impl Into<TensorMut<'a, T>>,
     weight: impl Into<TensorRef<'b, T>>,

@@ -6,11 +6,11 @@ use crate::{
     tensor::{TensorMut, TensorRef},
 };
 
-/// Divides the outputs of a layer: each index along the first axis of `tensor` by its scale. `tensor` is the weight of a layer
-/// (`[outputs, ..]`), its bias, or the gain or shift of a norm; all of a layer's have to be divided.
+/// Divides the outputs of a layer: each index along the first axis of `tensor` by its scale. `tensor` is the weight of
+/// a layer (`[outputs, ..]`), its bias, or the gain or shift of a norm; all of a layer's have to be divided.
 ///
-/// That makes up for inputs multiplied in the layer that follows ([`multiply_inputs`]) where what lies between does not care for a
-/// positive factor: nothing, ReLU, leaky ReLU, max-pooling; not GELU, SiLU, tanh.
+/// That makes up for inputs multiplied in the layer that follows ([`multiply_inputs`]) where what lies between does not
+/// care for a positive factor: nothing, ReLU, leaky ReLU, max-pooling; not GELU, SiLU, tanh.
 ///
 /// Quotients are in `f64`, narrowed once.
 ///
@@ -25,7 +25,8 @@ pub fn divide_outputs<'a, T: Element>(tensor: impl Into<TensorMut<'a, T>>, scale
     change(tensor.as_mut_slice(), |i, x| x / scales[i / run].to_f64())
 }
 
-/// Multiplies the inputs of a layer: each index along the last axis of `weight`, of shape `[outputs, inputs]`, by its scale.
+/// Multiplies the inputs of a layer: each index along the last axis of `weight`, of shape `[outputs, inputs]`, by its
+/// scale.
 ///
 /// With the outputs before it [divided](divide_outputs) by the same, the layer computes what it did, but for roundings:
 ///

@@ -9,7 +9,8 @@ use crate::{
     traits::Quantizer,
 };
 
-/// A scheme of evenly spaced levels, with its bits and what shares a scale: what [`Gptq`](crate::quant::Gptq) rounds to.
+/// A scheme of evenly spaced levels, with its bits and what shares a scale: what [`Gptq`](crate::quant::Gptq) rounds
+/// to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scheme {

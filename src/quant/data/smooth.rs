@@ -7,8 +7,8 @@ use crate::{
     tensor::{TensorRef, qtensor::check_finite, view::filled},
 };
 
-/// SmoothQuant (Xiao et al. 2023, arXiv:2211.10438): a scale for each input of a dense layer, so that neither inputs nor weights have
-/// outliers.
+/// SmoothQuant (Xiao et al. 2023, arXiv:2211.10438): a scale for each input of a dense layer, so that neither inputs
+/// nor weights have outliers.
 ///
 /// ```text
 /// s[j] = max |x[j]|^alpha / max |W[:, j]|^(1 - alpha)     in f64, narrowed once, a normal number;
@@ -16,9 +16,10 @@ use crate::{
 /// x[j] = x[j] / s[j];  W[:, j] = W[:, j] * s[j]
 /// ```
 ///
-/// The product is the same but for roundings. [`divide_outputs`](crate::quant::divide_outputs) takes the division to the layer or
-/// norm before, [`multiply_inputs`](crate::quant::multiply_inputs) does the other. Layers that share their inputs have to share
-/// scales: give their weights stacked, one below the other. A calibration [without `H`](Calibration::without_hessian) is enough.
+/// The product is the same but for roundings. [`divide_outputs`](crate::quant::divide_outputs) takes the division to
+/// the layer or norm before, [`multiply_inputs`](crate::quant::multiply_inputs) does the other. Layers that share their
+/// inputs have to share scales: give their weights stacked, one below the other. A calibration
+/// [without `H`](Calibration::without_hessian) is enough.
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
@@ -60,9 +61,9 @@ impl SmoothQuant {
     /// The scale of each input of weights `[outputs, inputs]`.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) unless the weights have two axes;
-    /// [`Shape`](crate::ErrorKind::Shape) when the calibration is of other inputs, [`Empty`](crate::ErrorKind::Empty) when it has no
-    /// sample; [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or an infinity.
+    /// [`Argument`](crate::ErrorKind::Argument) unless the weights have two axes; [`Shape`](crate::ErrorKind::Shape)
+    /// when the calibration is of other inputs, [`Empty`](crate::ErrorKind::Empty) when it has no sample;
+    /// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or an infinity.
     pub fn scales<'a, T: Element>(
         &self,
         weight: impl Into<TensorRef<'a, T>>,
