@@ -70,7 +70,7 @@
 //! |---|---|---|
 //! | `ndarray` | yes | `ndarray` arrays and views as tensors |
 //! | `rayon` | yes | kernels use the caller's rayon pool |
-//! | `linalg` | no | matrix products by `faer`: the optimizer `Muon` |
+//! | `linalg` | no | matrix products and factors by `faer`: the optimizer `Muon`, the quantizer `Gptq` |
 //! | `safetensors` | no | checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
 //! | `pytorch` | no | PyTorch's optimizer state as `torch.save` writes it, by `pytorch-reader` |
 
@@ -87,7 +87,6 @@ mod error;
 pub mod format;
 #[allow(unsafe_code, reason = "run-time choice of the instruction set")]
 mod kernel;
-#[cfg(feature = "linalg")]
 #[forbid(unsafe_code)]
 mod linalg;
 #[forbid(unsafe_code)]
@@ -107,6 +106,7 @@ pub use element::{DType, Element, Real};
 pub use error::{Error, ErrorKind, Result};
 pub use half;
 pub use kernel::{grad::GradRef, isa::Isa, random::Rounding, rule::Rule};
+pub use linalg::Calibration;
 #[cfg(feature = "ndarray")]
 pub use ndarray;
 pub use num_traits;

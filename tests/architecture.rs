@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("traits", &["tensor", "kernel", "element", "error"]),
     ("linalg", &["tensor", "kernel", "element", "error", "linalg"]),
     ("optim", &["linalg", "traits", "tensor", "kernel", "element", "error", "optim"]),
-    ("quant", &["traits", "tensor", "kernel", "element", "error", "quant"]),
+    ("quant", &["linalg", "traits", "tensor", "kernel", "element", "error", "quant"]),
     ("prune", &["traits", "tensor", "kernel", "element", "error", "prune"]),
     ("slim", &["optim", "quant", "prune", "traits", "tensor", "kernel", "element", "error", "slim"]),
     ("format", &["slim", "optim", "quant", "prune", "traits", "tensor", "kernel", "element", "error", "format"]),
@@ -25,6 +25,7 @@ const ROOT: &[(&str, &[&str])] = &[
     ("element", &["DType", "Element", "Real"]),
     ("error", &["Error", "ErrorKind", "Result"]),
     ("kernel", &["GradRef", "Isa", "Rule"]),
+    ("linalg", &["Calibration"]),
     (
         "tensor",
         &[

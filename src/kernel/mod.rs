@@ -11,6 +11,7 @@ pub(crate) mod grad;
 pub(crate) mod grid;
 pub(crate) mod isa;
 pub(crate) mod map;
+pub(crate) mod moment;
 pub(crate) mod pack;
 pub(crate) mod parallel;
 pub(crate) mod random;
@@ -21,3 +22,5 @@ pub(crate) mod rule;
 pub(crate) mod scan;
 pub(crate) mod select;
 pub(crate) mod slot;
+#[cfg(feature = "linalg")]
+pub(crate) mod sweep;

@@ -67,7 +67,7 @@ impl Layout {
 
     /// The group of the first column of a row, where each column has its own.
     #[inline(always)]
-    fn first_column(&self, row: usize) -> usize {
+    pub(crate) fn first_column(&self, row: usize) -> usize {
         let Groups::Columns { repeat, length, size } = self.groups else { return 0 };
         let (outer, along, inner) = (row / repeat / length, row / repeat % length, row % repeat);
         ((outer * length.div_ceil(size) + along / size) * repeat + inner) * self.cols

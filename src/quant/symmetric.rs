@@ -76,7 +76,7 @@ impl Symmetric {
     }
 
     /// The lowest code that is used.
-    fn least(&self) -> u16 {
+    pub(super) fn least(&self) -> u16 {
         u16::from(!self.full_range)
     }
 }
