@@ -1,11 +1,12 @@
 //! Slices in, slices out: the loops, compiled for each instruction set and split over threads.
 //!
-//! The only module with `unsafe` code: the calls of two functions, in [`isa`].
+//! The only module with `unsafe` code: calls of functions of an instruction set that was found, in [`isa`] and [`dot`].
 
 pub(crate) mod affine;
 pub(crate) mod any;
 pub(crate) mod bits;
 pub(crate) mod block8;
+pub(crate) mod dot;
 pub(crate) mod factored;
 pub(crate) mod grad;
 pub(crate) mod grid;

@@ -4,6 +4,7 @@ mod affine;
 mod budget;
 mod certificate;
 mod data;
+mod linear;
 mod minmax;
 mod spec;
 mod symmetric;
@@ -14,5 +15,6 @@ pub use certificate::{Certificate, Certify};
 pub use data::{Awq, Hqq, Scaled, SmoothQuant, correct_bias, divide_outputs, multiply_inputs};
 #[cfg(feature = "linalg")]
 pub use data::{Gptq, Scheme, Swept};
+pub use linear::{Activation, Inputs, Linear, Workspace};
 pub use minmax::MinMax;
 pub use symmetric::Symmetric;

@@ -1,0 +1,387 @@
+//! Dense layers that compute with packed weights.
+
+use crate::{
+    error::{Error, Result},
+    kernel::dot::{
+        CHUNK, ROWS,
+        inputs::{self, Spread},
+        panel::{MAX_SEGMENT, Panels, Shape, Vectors, products},
+    },
+    tensor::{Granularity, Grid, QTensor, TensorMut, TensorRef, qtensor::check_finite, view::filled},
+};
+
+/// A dense layer `y = activation(W x + b)` whose weights stay in 2, 4 or 8 bits.
+///
+/// ```text
+/// segment  = the columns that share a scale: a group, or the whole row (at most 32,768)
+/// s        = max |x| / 127 over the segment, n = round(x / s)                    Inputs::Int8
+/// y[i]     = Σ_segments (Σ_j code[i][j] * n[j] - zero[i] * Σ_j n[j]) * (scale[i] * s)
+/// y[i]     = Σ_segments (Σ_j (code[i][j] - zero[i]) * x[j]) * scale[i]           Inputs::F32
+/// y[i]     = activation(y[i] + b[i])
+/// ```
+///
+/// The inner sums of `Int8` are exact integers, and segments are added in order in `f32`, so that every instruction set and number of
+/// threads gives the same bits; so do the sums of `F32`, column by column. Weights are laid out anew once, sixteen rows beside one
+/// another; AVX-512 VNNI, AVX2 and plain code multiply them four columns at a time.
+///
+/// | name | default | purpose |
+/// |---|---|---|
+/// | bias | none | one number an output |
+/// | [`Activation`] | identity | what the outputs go through |
+/// | [`Inputs`] | `Int8` | how inputs meet the codes |
+///
+/// ```
+/// use lapidary::{QuantizerExt, TensorRef, quant::{Linear, Symmetric, Workspace}};
+/// let weights: Vec<f32> = (0..64 * 96).map(|i| (i as f32 * 0.37).sin()).collect();
+/// let q = Symmetric::new(4)?.per_group(32)?.quantize(TensorRef::new(&weights, &[64, 96])?)?;
+/// let layer = Linear::new(&q)?;
+/// let (x, mut y) = (vec![0.5f32; 96], vec![0f32; 64]);
+/// layer.forward(&x, &mut y, &mut Workspace::default())?;
+/// let want: f32 = weights[..96].iter().map(|w| w * 0.5).sum();
+/// assert!((y[0] - want).abs() < 0.2);
+/// # Ok::<(), lapidary::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linear {
+    shape: Shape,
+    codes: Vec<[u8; CHUNK]>,
+    scales: Vec<[f32; ROWS]>,
+    zeros: Vec<[u8; ROWS]>,
+    bias: Option<Vec<f32>>,
+    activation: Activation,
+    inputs: Inputs,
+}
+
+/// How inputs meet the codes of a [`Linear`] layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Inputs {
+    /// Rounded to 8 bits on the fly, with a scale for each segment: fastest.
+    #[default]
+    Int8,
+    /// As they are: no error but that of the weights.
+    F32,
+}
+
+/// What the outputs of a [`Linear`] layer go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `y`
+    #[default]
+    Identity,
+    /// `max(y, 0)`
+    Relu,
+    /// `y / 2 * (1 + erf(y / sqrt 2))`
+    Gelu,
+    /// `y / (1 + exp(-y))`
+    Silu,
+}
+
+impl Activation {
+    fn of(self, y: f32) -> f32 {
+        match self {
+            Self::Identity => y,
+            Self::Relu if y < 0.0 => 0.0,
+            Self::Relu => y,
+            Self::Gelu => 0.5 * y * (1.0 + libm::erff(y * std::f32::consts::FRAC_1_SQRT_2)),
+            Self::Silu => y / (1.0 + libm::expf(-y)),
+        }
+    }
+}
+
+/// Memory that [`Linear::forward`] works in, of any layer. It grows to what the largest call needs; then nothing is allocated.
+#[derive(Debug, Clone, Default)]
+pub struct Workspace {
+    words: Vec<i32>,
+    floats: Vec<[f32; 4]>,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+    outputs: Vec<[f32; ROWS]>,
+}
+
+impl Linear {
+    /// A layer of the weights `q`, of shape `[outputs, inputs]`.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) unless `q` has two axes, 2, 4 or 8 bits, an [affine](Grid::Affine) grid, and one scale for
+    /// all, each row, or each group of up to 32,768 neighbours of a row; or when a scale is no `f32`.
+    pub fn new(q: &QTensor) -> Result<Self> {
+        let &[rows, cols] = q.shape() else {
+            return Err(Error::argument("weights", format!("{:?}", q.shape()), "a matrix of [outputs, inputs]"));
+        };
+        if !matches!(q.bits(), 2 | 4 | 8) {
+            return Err(Error::argument("bits", q.bits(), "2, 4 or 8"));
+        }
+        let Grid::Affine { scale, zero_point } = q.grid() else {
+            return Err(Error::argument("levels", q.grid().form(), "affine"));
+        };
+        let (group, groups_of) = match q.granularity() {
+            Granularity::Tensor => (cols, Row::All),
+            Granularity::Channel { axis: 0 } => (cols, Row::One),
+            Granularity::Group { size } | Granularity::Block { axis: 1, size } => (size.min(cols), Row::Groups),
+            other => return Err(Error::argument("granularity", format!("{other:?}"), "of rows or their neighbours")),
+        };
+        if group > MAX_SEGMENT && group < cols {
+            return Err(Error::argument("group size", group, "at most 32,768, or the whole row"));
+        }
+        let shape = Shape { rows, cols, bits: q.bits().into(), segment: group.min(MAX_SEGMENT) };
+        let (chunks, segments) = (shape.all_chunks(), shape.segments());
+        let mut codes = filled(shape.panels() * chunks, [0; CHUNK])?;
+        let mut scales = filled(shape.panels() * segments, [0.0; ROWS])?;
+        let mut zeros = filled(shape.panels() * segments, [0; ROWS])?;
+        let middle = 1u16 << (q.bits() - 1);
+        for (row, row_codes) in q.codes().chunks_exact(cols).enumerate() {
+            let (panel, lane) = (row / ROWS, row % ROWS);
+            for segment in 0..segments {
+                let group = match groups_of {
+                    Row::All => 0,
+                    Row::One => row,
+                    Row::Groups => row * cols.div_ceil(group) + segment * shape.segment / group,
+                };
+                let at = panel * segments + segment;
+                scales[at][lane] = scale.get(group).unwrap_or_default() as f32;
+                zeros[at][lane] = zero_point.as_ref().map_or(middle, |zeros| zeros[group]) as u8;
+                let chunks = &mut codes[panel * chunks..][shape.chunks(segment)];
+                let units = row_codes[shape.columns(segment)].chunks(shape.unit());
+                for (chunk, unit) in chunks.iter_mut().zip(units) {
+                    for (i, &code) in unit.iter().enumerate() {
+                        chunk[4 * lane + i % 4] |= (code as u8) << (i / 4 * usize::from(q.bits()));
+                    }
+                }
+            }
+        }
+        check_finite("scales", scales.as_flattened())?;
+        Ok(Self {
+            shape,
+            codes,
+            scales,
+            zeros,
+            bias: None,
+            activation: Activation::default(),
+            inputs: Inputs::default(),
+        })
+    }
+
+    /// Adds a number to each output.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when there is not one for each output, [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or an
+    /// infinity.
+    pub fn with_bias(mut self, bias: &[f32]) -> Result<Self> {
+        if bias.len() != self.shape.rows {
+            return Err(Error::shape("bias", &[self.shape.rows], &[bias.len()]));
+        }
+        check_finite("bias", bias)?;
+        self.bias = Some(bias.into());
+        Ok(self)
+    }
+
+    /// What the outputs go through.
+    #[must_use]
+    pub fn with_activation(self, activation: Activation) -> Self {
+        Self { activation, ..self }
+    }
+
+    /// How inputs meet the codes.
+    #[must_use]
+    pub fn with_inputs(self, inputs: Inputs) -> Self {
+        Self { inputs, ..self }
+    }
+
+    /// Bytes of the codes, scales and zero points as they are laid out.
+    #[must_use]
+    pub fn byte_size(&self) -> usize {
+        size_of_val(&*self.codes) + size_of_val(&*self.scales) + size_of_val(&*self.zeros)
+    }
+
+    /// The outputs of one vector, or of many: `x` has the shape `[inputs]` or `[.., inputs]`, `y` the same with outputs for inputs. Does
+    /// not allocate once the workspace has grown.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) when the shapes do not fit; [`NonFinite`](crate::ErrorKind::NonFinite) when an input is NaN or
+    /// infinite; `y` is then as it was. Outputs beyond the largest number become infinite.
+    pub fn forward<'a, 'b>(
+        &self,
+        x: impl Into<TensorRef<'a, f32>>,
+        y: impl Into<TensorMut<'b, f32>>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        let (x, mut y) = (x.into(), y.into());
+        let Shape { rows, cols, .. } = self.shape;
+        let batch = match x.shape() {
+            [many @ .., last] if *last == cols => many.iter().product::<usize>(),
+            other => return Err(Error::shape("inputs", &[cols], other)),
+        };
+        let many = &x.shape()[..x.shape().len() - 1];
+        if !matches!(y.shape(), [outer @ .., last] if *last == rows && outer == many) {
+            return Err(Error::shape("outputs", &[many, &[rows]].concat(), y.shape()));
+        }
+        check_finite("inputs", x.as_slice())?;
+        if batch == 0 {
+            return Ok(());
+        }
+        let Workspace { words, floats, scales, sums, outputs } = workspace;
+        let (words_each, segments) = (self.shape.all_chunks() * self.shape.unit() / 4, self.shape.segments());
+        let vectors = match self.inputs {
+            Inputs::Int8 => {
+                words.resize(batch * words_each, 0);
+                scales.resize(batch * segments, 0.0);
+                sums.resize(batch * segments, 0);
+                inputs::to_integers(self.shape, x.as_slice(), Spread { words, scales, sums });
+                Vectors::Small { words, scales, sums }
+            }
+            Inputs::F32 => {
+                floats.resize(batch * words_each, [0.0; 4]);
+                inputs::spread(self.shape, x.as_slice(), floats);
+                Vectors::Float(floats)
+            }
+        };
+        outputs.resize(self.shape.panels() * batch, [0.0; ROWS]);
+        let panels = Panels { shape: self.shape, codes: &self.codes, scales: &self.scales, zeros: &self.zeros };
+        products(panels, vectors, batch, outputs);
+        for (b, y) in y.as_mut_slice().chunks_exact_mut(rows).enumerate() {
+            for (panel, y) in y.chunks_mut(ROWS).enumerate() {
+                for (lane, (y, out)) in y.iter_mut().zip(&outputs[panel * batch + b]).enumerate() {
+                    let bias = self.bias.as_ref().map_or(0.0, |bias| bias[panel * ROWS + lane]);
+                    *y = self.activation.of(out + bias);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The scales of a row.
+#[derive(Clone, Copy)]
+enum Row {
+    /// That of all rows.
+    All,
+    One,
+    Groups,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ErrorKind, QuantizerExt, Values,
+        quant::{Affine, MinMax, Symmetric},
+    };
+
+    fn numbers(n: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919 % 1009) as f32 / 504.0 - 1.0) * if i % 31 == 0 { 4.0 } else { 1.0 }).collect()
+    }
+
+    /// The formula, one output at a time.
+    fn plain(q: &QTensor, x: &[f32], segment: usize, group: impl Fn(usize, usize) -> usize, exact: bool) -> Vec<f32> {
+        let Grid::Affine { scale, zero_point } = q.grid() else { panic!() };
+        let (rows, cols) = (q.shape()[0], q.shape()[1]);
+        let codes = q.codes();
+        let row = |row: usize| {
+            let mut y = 0f32;
+            for (s, x) in x.chunks(segment).enumerate() {
+                let g = group(row, s);
+                let w_scale = scale.get(g).unwrap() as f32;
+                let zero = i64::from(zero_point.as_ref().map_or(1 << (q.bits() - 1), |zeros| zeros[g]));
+                let steps = codes[row * cols + s * segment..].iter().map(|&code| i64::from(code) - zero);
+                if exact {
+                    y += steps.zip(x).fold(0f32, |sum, (step, x)| sum + step as f32 * x) * w_scale;
+                } else {
+                    let scale = (x.iter().fold(0f32, |a, x| a.max(x.abs())) / 127.0).max(f32::MIN_POSITIVE);
+                    let sum: i64 = steps.zip(x).map(|(step, x)| step * (x / scale).round_ties_even() as i64).sum();
+                    y += sum as f32 * (w_scale * scale);
+                }
+            }
+            y
+        };
+        (0..rows).map(row).collect()
+    }
+
+    #[test]
+    fn is_its_formula_whatever_the_shape() {
+        for (rows, cols) in [(1, 1), (3, 5), (16, 32), (17, 33), (40, 100), (15, 259)] {
+            let (w, x) = (numbers(rows * cols), numbers(cols * 11));
+            let tensor = TensorRef::new(&w, &[rows, cols]).unwrap();
+            for bits in [2, 4, 8] {
+                let (affine, symmetric) = (Affine::new(bits).unwrap(), Symmetric::new(bits).unwrap());
+                let cases: Vec<(QTensor, usize)> = vec![
+                    (affine.quantize(&tensor).unwrap(), cols),
+                    (affine.per_channel(0).quantize(&tensor).unwrap(), cols),
+                    (affine.per_group(7).unwrap().quantize(&tensor).unwrap(), 7),
+                    (symmetric.full_range().per_group(32).unwrap().quantize(&tensor).unwrap(), 32),
+                    (symmetric.per_block(1, 16).unwrap().quantize(&tensor).unwrap(), 16),
+                ];
+                for (q, segment) in cases {
+                    let per_row = cols.div_ceil(segment);
+                    let group = |row, s| match q.granularity() {
+                        Granularity::Tensor => 0,
+                        Granularity::Channel { .. } => row,
+                        _ => row * per_row + s,
+                    };
+                    for inputs in [Inputs::Int8, Inputs::F32] {
+                        let layer = Linear::new(&q).unwrap().with_inputs(inputs);
+                        for batch in [1, 2, 3, 5, 11] {
+                            let mut y = vec![f32::NAN; batch * rows];
+                            let x = TensorRef::new(&x[..batch * cols], &[batch, cols]).unwrap();
+                            let out = TensorMut::new(&mut y, &[batch, rows]).unwrap();
+                            layer.forward(&x, out, &mut Workspace::default()).unwrap();
+                            for (x, y) in x.as_slice().chunks_exact(cols).zip(y.chunks_exact(rows)) {
+                                let want = plain(&q, x, segment, group, inputs == Inputs::F32);
+                                assert_eq!(y, want, "{rows} {cols} {bits} {:?} {inputs:?}", q.granularity());
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bias_and_activation_come_last() {
+        let q = Symmetric::new(8).unwrap().quantize(TensorRef::new(&[1.27f32, -1.27], &[2, 1]).unwrap()).unwrap();
+        let forward = |layer: &Linear| {
+            let mut y = [0f32; 2];
+            layer.forward(&[1.0], &mut y, &mut Workspace::default()).unwrap();
+            y
+        };
+        let layer = Linear::new(&q).unwrap().with_bias(&[0.73, -0.73]).unwrap();
+        let near =
+            |y: [f32; 2], want: [f32; 2]| assert!((0..2).all(|i| (y[i] - want[i]).abs() < 1e-6), "{y:?} {want:?}");
+        near(forward(&layer), [2.0, -2.0]);
+        near(forward(&layer.clone().with_activation(Activation::Relu)), [2.0, 0.0]);
+        near(forward(&layer.clone().with_activation(Activation::Gelu)), [1.954_499_7, -0.045_500_264]);
+        near(forward(&layer.with_activation(Activation::Silu)), [1.761_594_2, -0.238_405_84]);
+    }
+
+    #[test]
+    fn long_rows_do_not_overflow() {
+        let cols = 2 * MAX_SEGMENT + 5;
+        let grid = Grid::Affine { scale: Values::F32(vec![1.0]).into(), zero_point: Some(vec![0]) };
+        let q = QTensor::from_codes(&[1, cols], 8, Granularity::Tensor, grid, &vec![255u8; cols]).unwrap();
+        let mut y = [0f32];
+        Linear::new(&q).unwrap().forward(&vec![1.0f32; cols], &mut y, &mut Workspace::default()).unwrap();
+        assert!((f64::from(y[0]) / (255.0 * cols as f64) - 1.0).abs() < 1e-6, "{y:?}");
+    }
+
+    #[test]
+    fn says_what_it_cannot_do() {
+        let w = numbers(32);
+        let tensor = TensorRef::new(&w, &[4, 8]).unwrap();
+        let kind = |q: QTensor| Linear::new(&q).unwrap_err().kind();
+        assert_eq!(kind(Symmetric::new(4).unwrap().quantize(&w).unwrap()), ErrorKind::Argument);
+        assert_eq!(kind(Symmetric::new(3).unwrap().quantize(&tensor).unwrap()), ErrorKind::Argument);
+        assert_eq!(kind(MinMax::new(4).unwrap().quantize(&tensor).unwrap()), ErrorKind::Argument);
+        assert_eq!(kind(Symmetric::new(4).unwrap().per_channel(1).quantize(&tensor).unwrap()), ErrorKind::Argument);
+        let layer = Linear::new(&Symmetric::new(4).unwrap().quantize(&tensor).unwrap()).unwrap();
+        assert!(layer.clone().with_bias(&[0.0; 3]).is_err() && layer.clone().with_bias(&[f32::NAN; 4]).is_err());
+        let mut y = [7f32; 4];
+        let forward = |x: &[f32], y: &mut [f32]| layer.forward(x, y, &mut Workspace::default());
+        assert_eq!(forward(&[0.0; 7], &mut y).unwrap_err().kind(), ErrorKind::Shape);
+        assert_eq!(forward(&[0.0; 8], &mut y[..3]).unwrap_err().kind(), ErrorKind::Shape);
+        let error = forward(&[0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0, 0.0], &mut y).unwrap_err();
+        assert_eq!((error.index(), y), (Some(2), [7.0; 4]));
+        let none = TensorRef::new(&[0f32; 0], &[0, 8]).unwrap();
+        layer.forward(none, TensorMut::new(&mut [], &[0, 4]).unwrap(), &mut Workspace::default()).unwrap();
+    }
+}
