@@ -47,13 +47,13 @@ impl Layout {
 
     /// The row and first column of a tile.
     #[inline(always)]
-    fn place(&self, tile: usize) -> (usize, usize) {
+    pub(super) fn place(&self, tile: usize) -> (usize, usize) {
         (tile / self.tiles_per_row(), tile % self.tiles_per_row() * TILE)
     }
 
     /// The columns of a tile.
     #[inline(always)]
-    fn width(&self, tile: usize) -> usize {
+    pub(super) fn width(&self, tile: usize) -> usize {
         TILE.min(self.cols - self.place(tile).1)
     }
 
@@ -69,7 +69,7 @@ impl Layout {
 
     /// Each run of the columns `cols` of a row that shares a group, and the group; the range is relative to the first of `cols`.
     #[inline(always)]
-    fn runs(&self, row: usize, cols: Range<usize>) -> Runs {
+    pub(super) fn runs(&self, row: usize, cols: Range<usize>) -> Runs {
         let whole = cols.len().max(1);
         let (group, size) = match self.groups {
             Groups::Whole => (0, whole),
@@ -86,7 +86,7 @@ impl Layout {
 }
 
 /// An iterator, and not a function that takes a closure: a closure may be compiled for another instruction set.
-struct Runs {
+pub(super) struct Runs {
     at: usize,
     end: usize,
     /// Elements of the next run, if there are as many, and of those after it.
@@ -119,8 +119,8 @@ struct Tiles<V, B, O> {
     op: O,
 }
 
-/// A slice, shared or not.
-trait Cut: Send + Sized {
+/// A slice, shared or not; several of the same length; or nothing.
+pub(super) trait Cut: Send + Sized {
     fn cut(self, mid: usize) -> (Self, Self);
     fn count(&self) -> usize;
 }
@@ -144,7 +144,7 @@ impl<T: Send> Cut for &mut [T] {
 }
 
 /// What is done with tiles, and what of it adds up.
-trait Operation<V, B>: Copy + Send + Sync {
+pub(super) trait Operation<V, B>: Copy + Send + Sync {
     type Output: Send;
     fn run(self, layout: Layout, tiles: Range<usize>, values: V, bytes: B) -> Self::Output;
     fn combine(left: Self::Output, right: Self::Output) -> Self::Output;
@@ -194,7 +194,7 @@ impl<V, B, O: Operation<V, B>> Kernel for Tiles<V, B, O> {
     }
 }
 
-fn over<V: Cut, B: Cut, O: Operation<V, B>>(layout: Layout, values: V, bytes: B, op: O) -> O::Output {
+pub(super) fn over<V: Cut, B: Cut, O: Operation<V, B>>(layout: Layout, values: V, bytes: B, op: O) -> O::Output {
     let rows = values.count() / layout.cols.max(1);
     execute(Tiles { layout, tiles: 0..rows * layout.tiles_per_row(), values, bytes, op })
 }
