@@ -7,7 +7,7 @@ use lapidary::{
         Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Compact, Ema, Lamb, Lion, Lookahead, NAdam, Norm, Params,
         RAdam, RmsProp, Scaler, ScheduleFree, Sgd, StepOptions, Update, accumulate,
     },
-    quant::{Affine, MinMax, Symmetric},
+    quant::{Affine, FakeQuantize, Histogram, Lsq, MinMax, MinMaxObserver, MovingAverageObserver, Symmetric},
 };
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -120,6 +120,34 @@ fn all(n: usize) {
             });
         }
     }
+    let (symmetric, lsq) = (Symmetric::new(4).unwrap(), Lsq::new(4).unwrap());
+    let granularities = [
+        (symmetric, lsq),
+        (symmetric.per_channel(0), lsq.per_channel(0)),
+        (symmetric.per_channel(2), lsq.per_channel(2)),
+        (symmetric.per_group(3).unwrap(), lsq.per_group(3).unwrap()),
+    ];
+    for (symmetric, lsq) in granularities {
+        let x = TensorRef::new(&gradient, &shape).unwrap();
+        let (fake, q) = (FakeQuantize::from(symmetric), symmetric.quantize(&x).unwrap());
+        let scales = lsq.initial_scales(&x).unwrap();
+        let mut scale_gradient = scales.clone();
+        check(&format!("{lsq:?} of {n}"), || {
+            let mut out = TensorMut::new(&mut param, &shape).unwrap();
+            fake.forward(&x, &q, &mut out).unwrap();
+            fake.backward(&x, &q, &x, &mut out).unwrap();
+            lsq.forward(&x, &scales, &mut out).unwrap();
+            lsq.backward(&x, &scales, &x, &mut out, &mut scale_gradient).unwrap();
+        });
+    }
+    let (mut ends, mut moving, mut histogram) = (MinMaxObserver::new(), MovingAverageObserver::new(), Histogram::new());
+    let other = histogram.clone();
+    check(&format!("observers of {n}"), || {
+        ends.observe(&gradient).unwrap();
+        moving.observe(&gradient).unwrap();
+        histogram.observe(&gradient).unwrap();
+        histogram.merge(&other);
+    });
     check(&format!("mask of {n}"), || mask.apply(&mut param).unwrap());
     #[cfg(feature = "ndarray")]
     {

@@ -8,7 +8,7 @@ use lapidary::{
         Norm, RAdam, RmsProp, ScheduleFree, Sgd, Stop, clip_norm, clip_value, minimize,
     },
     prune::{Magnitude, Threshold},
-    quant::{Affine, MinMax, Symmetric},
+    quant::{Affine, FakeQuantize, Lsq, MinMax, Symmetric},
 };
 use std::sync::{Mutex, MutexGuard};
 
@@ -232,6 +232,45 @@ fn quantized_tensors() {
     quantizers::<f64>();
     quantizers::<f16>();
     quantizers::<bf16>();
+}
+
+fn rounded_in_training<T: Element>() {
+    for shape in [&[1][..], &[7, 3], &[65_537], &[3, 5, 4001], &[40_000, 3], &[2, 70_001]] {
+        let n = shape.iter().product();
+        let (values, upstream) = (numbers::<T>(n, 5), numbers::<T>(n, 6));
+        let (values, upstream) = (TensorRef::new(&values, shape).unwrap(), TensorRef::new(&upstream, shape).unwrap());
+        let affine = Affine::new(4).unwrap();
+        let affines = (0..shape.len()).map(|axis| affine.per_channel(axis));
+        let lsq = Lsq::new(3).unwrap();
+        let lsqs = (0..shape.len()).map(|axis| lsq.per_channel(axis)).chain([lsq.unsigned()]);
+        let groups = (affine.per_group(32).unwrap(), lsq.per_group(32).unwrap());
+        for (affine, lsq) in affines.chain([affine]).zip(lsqs).chain([groups]) {
+            everywhere(&format!("{affine:?} {lsq:?} {:?} {shape:?}", T::DTYPE), || {
+                let (mut out, mut all) = (vec![T::default(); n], Vec::new());
+                let mut to = |work: &mut dyn FnMut(TensorMut<'_, T>)| {
+                    work(TensorMut::new(&mut out, shape).unwrap());
+                    all.push(bits(&out));
+                };
+                let (fake, q) = (FakeQuantize::from(affine), affine.quantize(&values).unwrap());
+                to(&mut |out| fake.forward(&values, &q, out).unwrap());
+                to(&mut |out| fake.backward(&values, &q, &upstream, out).unwrap());
+                let scales = lsq.initial_scales(&values).unwrap();
+                let mut gradient = scales.clone();
+                to(&mut |out| lsq.forward(&values, &scales, out).unwrap());
+                to(&mut |out| lsq.backward(&values, &scales, &upstream, out, &mut gradient).unwrap());
+                (all, bits(&scales), bits(&gradient))
+            });
+        }
+    }
+}
+
+#[test]
+fn rounding_in_training() {
+    let _alone = alone();
+    rounded_in_training::<f32>();
+    rounded_in_training::<f64>();
+    rounded_in_training::<f16>();
+    rounded_in_training::<bf16>();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use lapidary::{
         Sgd,
     },
     prune::{Magnitude, Threshold},
-    quant::{Affine, MinMax},
+    quant::{Affine, FakeQuantize, MinMax},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
@@ -400,6 +400,54 @@ fn affine() {
         let cases: Vec<Torch> = cases("quant", |case| case["kind"] == kind);
         report(kind, &cases.iter().map(Torch::compare).collect::<Vec<_>>());
     }
+}
+
+#[derive(Deserialize)]
+struct Fake {
+    bits: u8,
+    x: Vec<f64>,
+    scale: f64,
+    zero_point: u8,
+    y: Vec<f64>,
+    upstream: Vec<f64>,
+    grad: Vec<f64>,
+}
+
+impl Fake {
+    /// Values and gradients exactly, but where `x * (1 / scale)`, which PyTorch rounds, is another integer than
+    /// `x / scale`. Counts the elements, and those that are so.
+    fn compare(&self, elements: &mut usize, moved: &mut usize) -> Option<String> {
+        let single = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<f32>>();
+        let (x, upstream, scale) = (single(&self.x), single(&self.upstream), self.scale as f32);
+        let affine = Affine::new(self.bits).unwrap();
+        let mut levels = Quantizer::<f32>::layout(&affine, &[x.len()]).unwrap();
+        let grid =
+            Grid::Affine { scale: Values::F32(vec![scale]).into(), zero_point: Some(vec![self.zero_point.into()]) };
+        levels.set_grid(grid).unwrap();
+        let fake = FakeQuantize::from(affine);
+        let (mut y, mut gradient) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        fake.forward(&x, &levels, &mut y).unwrap();
+        fake.backward(&x, &levels, &upstream, &mut gradient).unwrap();
+        for i in 0..x.len() {
+            *elements += 1;
+            if (x[i] / scale).round_ties_even() != (x[i] * (1.0 / scale)).round_ties_even() {
+                *moved += 1;
+            } else if (y[i], gradient[i]) != (self.y[i] as f32, self.grad[i] as f32) {
+                return Some(format!("{} bits, element {i}", self.bits));
+            }
+        }
+        None
+    }
+}
+
+#[test]
+fn fake_quantization() {
+    let cases: Vec<Fake> = cases("quant", |case| case["kind"] == "torch_fake_quantize");
+    let (mut elements, mut moved) = (0, 0);
+    let outcomes: Vec<_> = cases.iter().map(|case| case.compare(&mut elements, &mut moved)).collect();
+    report("torch_fake_quantize", &outcomes);
+    println!("torch_fake_quantize: {moved} of {elements} elements lie where a product and a quotient round apart");
+    assert!(moved * 100 < elements, "{moved} of {elements}");
 }
 
 #[derive(Deserialize)]

@@ -19,8 +19,29 @@ pub(crate) struct Affine<R> {
 
 impl<R: Real> Affine<R> {
     #[inline(always)]
-    fn new(scale: R, zero: u16, least: u16, top: u16) -> Self {
+    pub(super) fn new(scale: R, zero: u16, least: u16, top: u16) -> Self {
         Self { scale, zero, low: steps(least, zero), high: steps(top, zero) }
+    }
+
+    /// Where `x` lies, in steps from 0, and the ends of the levels.
+    #[inline(always)]
+    pub(super) fn place(&self, x: R) -> (R, R, R) {
+        (x / self.scale, self.low, self.high)
+    }
+
+    /// Steps from 0 to the level nearest to `x`.
+    #[inline(always)]
+    pub(super) fn nearest(&self, x: R) -> i32 {
+        let (place, low, high) = self.place(x);
+        let place = if place > low { place } else { low };
+        let place = if place < high { place } else { high };
+        place.nearest()
+    }
+
+    /// The level so many steps from 0.
+    #[inline(always)]
+    pub(super) fn level(&self, steps: i32, largest: R) -> R {
+        multiple(R::from_integer(steps), self.scale, largest)
     }
 }
 
@@ -33,17 +54,20 @@ fn steps<R: Real>(code: u16, zero: u16) -> R {
 impl<T: Element> Code<T> for Affine<T::Real> {
     #[inline(always)]
     fn code(&self, x: T) -> u16 {
-        let place = x.to_real() / self.scale;
-        let place = if place > self.low { place } else { self.low };
-        let place = if place < self.high { place } else { self.high };
-        (place.nearest() + i32::from(self.zero)) as u16
+        (self.nearest(x.to_real()) + i32::from(self.zero)) as u16
     }
 }
 
 /// The value of a code: at most `largest`, the largest number of its type, which a level of a range up to it can lie beyond.
 #[inline(always)]
 fn level<R: Real>(scale: R, zero: u16, code: u16, largest: R) -> R {
-    let level = steps::<R>(code, zero) * scale;
+    multiple(steps(code, zero), scale, largest)
+}
+
+/// `steps * scale`, from `-largest` to `largest`.
+#[inline(always)]
+fn multiple<R: Real>(steps: R, scale: R, largest: R) -> R {
+    let level = steps * scale;
     let level = if level < largest { level } else { largest };
     if level > -largest { level } else { -largest }
 }

@@ -8,6 +8,7 @@ pub(crate) mod bits;
 pub(crate) mod block8;
 pub(crate) mod dot;
 pub(crate) mod factored;
+pub(crate) mod fake;
 pub(crate) mod grad;
 pub(crate) mod grid;
 pub(crate) mod isa;
@@ -23,5 +24,6 @@ pub(crate) mod rule;
 pub(crate) mod scan;
 pub(crate) mod select;
 pub(crate) mod slot;
+pub(crate) mod sums;
 #[cfg(feature = "linalg")]
 pub(crate) mod sweep;

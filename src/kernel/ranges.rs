@@ -139,12 +139,11 @@ impl<T: Element, S: Ranges<T::Real>> Kernel for Scan<'_, T, S> {
         let cols = layout.cols;
         let mut start = groups.start;
         while start < groups.end {
-            // Columns of the same rows are found together.
-            let end = match layout.groups {
-                Groups::Columns { .. } => (start / cols + 1) * cols,
-                _ => groups.end,
+            let most = match layout.groups {
+                Groups::Columns { .. } => layout.columns_from(start, BATCH),
+                _ => BATCH,
             };
-            let some = start..groups.end.min(end).min(start + BATCH);
+            let some = start..groups.end.min(start + most);
             let (mut min, mut max) = ([T::Real::infinity(); BATCH], [T::Real::neg_infinity(); BATCH]);
             match layout.groups {
                 Groups::Whole => (min[0], max[0]) = scan::range_of_run(values),
@@ -165,13 +164,10 @@ impl<T: Element, S: Ranges<T::Real>> Kernel for Scan<'_, T, S> {
                         }
                     }
                 }
-                Groups::Columns { repeat, length, size } => {
-                    let (blocks, block) = (length.div_ceil(size), start / cols / repeat);
-                    let (outer, along) = (block / blocks, block % blocks * size);
-                    let rows = (along..length.min(along + size)).map(|i| (outer * length + i) * repeat);
-                    let first = start / cols % repeat * cols + start % cols;
-                    for row in rows {
-                        let row = &values[row * cols + first..][..some.len()];
+                Groups::Columns { .. } => {
+                    let (first, rows, stride) = layout.column(start);
+                    for row in 0..rows {
+                        let row = &values[first + row * stride..][..some.len()];
                         for ((x, min), max) in row.iter().zip(&mut min).zip(&mut max) {
                             let x = x.to_real();
                             (*min, *max) = (scan::smaller(*min, x), scan::larger(*max, x));

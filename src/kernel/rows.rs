@@ -45,13 +45,13 @@ impl Layout {
 
     /// The row and first column of a tile.
     #[inline(always)]
-    fn place(&self, tile: usize) -> (usize, usize) {
+    pub(super) fn place(&self, tile: usize) -> (usize, usize) {
         (tile / self.tiles_per_row(), tile % self.tiles_per_row() * TILE)
     }
 
     /// The columns of a tile.
     #[inline(always)]
-    fn width(&self, tile: usize) -> usize {
+    pub(super) fn width(&self, tile: usize) -> usize {
         TILE.min(self.cols - self.place(tile).1)
     }
 
@@ -71,6 +71,22 @@ impl Layout {
         let Groups::Columns { repeat, length, size } = self.groups else { return 0 };
         let (outer, along, inner) = (row / repeat / length, row / repeat % length, row % repeat);
         ((outer * length.div_ceil(size) + along / size) * repeat + inner) * self.cols
+    }
+
+    /// Where the elements of a group are, where each column has its own: the first, how many, and from one to the next.
+    #[inline(always)]
+    pub(crate) fn column(&self, group: usize) -> (usize, usize, usize) {
+        let Groups::Columns { repeat, length, size } = self.groups else { return (0, 0, 0) };
+        let (blocks, block) = (length.div_ceil(size), group / self.cols / repeat);
+        let (outer, along, inner) = (block / blocks, block % blocks * size, group / self.cols % repeat);
+        let first = ((outer * length + along) * repeat + inner) * self.cols + group % self.cols;
+        (first, size.min(length - along), repeat * self.cols)
+    }
+
+    /// The columns from that of a group on whose groups follow, `most` at the most: they have the same rows.
+    #[inline(always)]
+    pub(crate) fn columns_from(&self, group: usize, most: usize) -> usize {
+        (self.cols - group % self.cols).min(most)
     }
 
     /// Each run of the columns `cols` of a row that shares a group, and the group; the range is relative to the first of `cols`.
@@ -125,8 +141,8 @@ struct Tiles<V, B, O> {
     op: O,
 }
 
-/// A slice, shared or not.
-trait Cut: Send + Sized {
+/// A slice, shared or not; several of the same length; or nothing.
+pub(super) trait Cut: Send + Sized {
     fn cut(self, mid: usize) -> (Self, Self);
     fn count(&self) -> usize;
 }
@@ -150,7 +166,7 @@ impl<T: Send> Cut for &mut [T] {
 }
 
 /// What is done with tiles, and what of it adds up.
-trait Operation<V, B>: Copy + Send + Sync {
+pub(super) trait Operation<V, B>: Copy + Send + Sync {
     type Output: Send;
     fn run(self, layout: Layout, tiles: Range<usize>, values: V, bytes: B) -> Self::Output;
     fn combine(left: Self::Output, right: Self::Output) -> Self::Output;
@@ -200,7 +216,7 @@ impl<V, B, O: Operation<V, B>> Kernel for Tiles<V, B, O> {
     }
 }
 
-fn over<V: Cut, B: Cut, O: Operation<V, B>>(layout: Layout, values: V, bytes: B, op: O) -> O::Output {
+pub(super) fn over<V: Cut, B: Cut, O: Operation<V, B>>(layout: Layout, values: V, bytes: B, op: O) -> O::Output {
     let rows = values.count() / layout.cols.max(1);
     execute(Tiles { layout, tiles: 0..rows * layout.tiles_per_row(), values, bytes, op })
 }

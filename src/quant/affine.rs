@@ -2,6 +2,7 @@
 
 use super::{
     certificate::{Certificate, Certify, Steps, certify},
+    range::Range,
     spec::{Spec, granularity},
 };
 use crate::{
@@ -68,7 +69,32 @@ impl Affine {
 
     granularity!();
 
-    fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
+    /// The scales and zero points of known ranges, one for each group, to quantize by levels that stay: what
+    /// [`QTensor::set_grid`] takes. Values beyond a range get the nearer end.
+    ///
+    /// ```
+    /// use lapidary::{Quantizer, quant::{Affine, Range}};
+    /// let affine = Affine::new(4)?;
+    /// let mut q = Quantizer::<f32>::layout(&affine, &[3])?;
+    /// q.set_grid(affine.grid::<f32>(&[Range::new(-1.0, 2.0)?])?)?;
+    /// affine.encode((&[0.4f32, -1.1, 9.0]).into(), &mut q)?;
+    /// assert_eq!(q.codes(), [7, 0, 15]);
+    /// # Ok::<(), lapidary::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Empty`](crate::ErrorKind::Empty) without ranges; [`Argument`](crate::ErrorKind::Argument) when an end or a
+    /// scale is no finite number of `T`'s arithmetic.
+    pub fn grid<T: Element>(&self, ranges: &[Range]) -> Result<Grid> {
+        let (scale, zeros) = scales_of::<T::Real>(ranges, self.with_zero())?;
+        Ok(Grid::Affine { scale: scale.into(), zero_point: Some(zeros) })
+    }
+
+    pub(super) fn with_zero(&self) -> impl Fit {
+        WithZero { top: self.spec.top() }
+    }
+
+    pub(super) fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
         let fits =
             matches!(q.grid(), Grid::Affine { scale, zero_point: Some(_) } if scale.as_slice::<T::Real>().is_some());
         self.spec.check::<T>(shape, q, fits, "scales and zero points")
@@ -85,7 +111,7 @@ impl<T: Element> Quantizer<T> for Affine {
 
     fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
         self.check::<T>(values.shape(), q)?;
-        fit_scales(values.as_slice(), q, WithZero { top: self.spec.top() })
+        fit_scales(values.as_slice(), q, self.with_zero())
     }
 
     fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
@@ -157,11 +183,7 @@ pub(super) fn scale<R: Real>(reach: f64, steps: f64) -> R {
 /// are finite, and the scale of them all together is.
 pub(super) fn fit_scales<T: Element>(values: &[T], q: &mut QTensor, fit: impl Fit) -> Result<()> {
     let (min, max) = range("tensor", values)?;
-    let scale = fit.scale(min, max);
-    if !scale.finite() {
-        let found = format!("{:?} to {:?}", min.to_f64(), max.to_f64());
-        return Err(Error::argument("range", found, "one whose scale is finite"));
-    }
+    let scale = scale_of(min, max, fit)?;
     let granularity = q.granularity();
     let (layout, grid, _) = q.parts_mut();
     let Some((scales, zeros)) = grid.affine_mut::<T::Real>() else { return Ok(()) };
@@ -174,6 +196,31 @@ pub(super) fn fit_scales<T: Element>(values: &[T], q: &mut QTensor, fit: impl Fi
         ranges::ranges(layout, values, Fitted { scales, zeros, fit });
     }
     Ok(())
+}
+
+/// The scale that `fit` makes of a range; an error when it is infinite.
+fn scale_of<R: Real>(min: R, max: R, fit: impl Fit) -> Result<R> {
+    let scale = fit.scale(min, max);
+    if scale.finite() {
+        return Ok(scale);
+    }
+    let found = format!("{:?} to {:?}", min.to_f64(), max.to_f64());
+    Err(Error::argument("range", found, "one whose scale is finite"))
+}
+
+/// The scale and the zero point that `fit` makes of each range.
+pub(super) fn scales_of<R: Real>(ranges: &[Range], fit: impl Fit) -> Result<(Values, Vec<u16>)> {
+    if ranges.is_empty() {
+        return Err(Error::empty("list of ranges"));
+    }
+    let (mut scale, mut zeros) = (Values::filled::<R>(ranges.len(), 1.0)?, filled(ranges.len(), 0)?);
+    let scales = scale.as_mut_slice::<R>().unwrap_or_default();
+    for ((scale, zero), range) in scales.iter_mut().zip(&mut zeros).zip(ranges) {
+        let (min, max) = (R::from_f64(range.min()), R::from_f64(range.max()));
+        *scale = scale_of(min, max, fit)?;
+        *zero = fit.zero(min, *scale);
+    }
+    Ok((scale, zeros))
 }
 
 /// Sets the codes of finite values; none is below `least`.

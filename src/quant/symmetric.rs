@@ -1,8 +1,9 @@
 //! The symmetric quantizer: evenly spaced levels, 0 in the middle.
 
 use super::{
-    affine::{certify_affine, encode_finite, fit_scales, scale},
+    affine::{certify_affine, encode_finite, fit_scales, scale, scales_of},
     certificate::{Certificate, Certify},
+    range::Range,
     spec::{Spec, granularity},
 };
 use crate::{
@@ -69,7 +70,33 @@ impl Symmetric {
 
     granularity!();
 
-    fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
+    /// The scales of known ranges, one for each group, to quantize by levels that stay: what [`QTensor::set_grid`]
+    /// takes. A range counts by its larger magnitude. Values beyond it get the nearer end.
+    ///
+    /// ```
+    /// use lapidary::{Quantizer, quant::{Range, Symmetric}};
+    /// let symmetric = Symmetric::new(8)?;
+    /// let mut q = Quantizer::<f32>::layout(&symmetric, &[3])?;
+    /// q.set_grid(symmetric.grid::<f32>(&[Range::new(-0.5, 1.27)?])?)?;
+    /// symmetric.encode((&[0.3f32, -1.0, 9.0]).into(), &mut q)?;
+    /// assert_eq!(q.signed_codes(), [30, -100, 127]);
+    /// # Ok::<(), lapidary::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Empty`](crate::ErrorKind::Empty) without ranges; [`Argument`](crate::ErrorKind::Argument) when an end or a
+    /// scale is no finite number of `T`'s arithmetic.
+    pub fn grid<T: Element>(&self, ranges: &[Range]) -> Result<Grid> {
+        let (scale, _) = scales_of::<T::Real>(ranges, self.by_magnitude())?;
+        Ok(Grid::Affine { scale: scale.into(), zero_point: None })
+    }
+
+    pub(super) fn by_magnitude(&self) -> impl Fit {
+        let middle = 1u16 << (self.bits() - 1);
+        Magnitude { steps: f64::from(middle - self.least()) }
+    }
+
+    pub(super) fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
         let fits =
             matches!(q.grid(), Grid::Affine { scale, zero_point: None } if scale.as_slice::<T::Real>().is_some());
         self.spec.check::<T>(shape, q, fits, "scales")
@@ -90,9 +117,7 @@ impl<T: Element> Quantizer<T> for Symmetric {
 
     fn fit(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
         self.check::<T>(values.shape(), q)?;
-        let middle = 1u16 << (self.bits() - 1);
-        let steps = f64::from(middle - self.least());
-        fit_scales(values.as_slice(), q, Magnitude { steps })
+        fit_scales(values.as_slice(), q, self.by_magnitude())
     }
 
     fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {

@@ -340,12 +340,13 @@ impl QTensor {
     }
 
     pub(crate) fn layout(&self) -> Layout {
-        Layout {
-            cols: self.dims.last().copied().unwrap_or(1),
-            bits: self.bits.into(),
-            groups: groups(&self.dims, self.granularity),
-        }
+        layout(&self.dims, self.bits, self.granularity)
     }
+}
+
+/// How a tensor of these parts lies; [`QTensor::sizes`] has checked them.
+pub(crate) fn layout(shape: &[usize], bits: u8, granularity: Granularity) -> Layout {
+    Layout { cols: shape.last().copied().unwrap_or(1), bits: bits.into(), groups: groups(shape, granularity) }
 }
 
 /// The sizes a shape, a width and a granularity imply.
