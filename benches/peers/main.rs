@@ -1,4 +1,4 @@
-//! The Rust side of `benches/peers/run`, which measures steps beside those of PyTorch, in turn.
+//! The Rust side of `benches/peers/run` and `benches/peers/run-quant`, which measure it beside PyTorch and ONNX Runtime, in turn.
 //!
 //! With `--serve` it is told what to do by lines on standard input, and answers each by one line; rayon has as many threads as
 //! `RAYON_NUM_THREADS` says:
@@ -7,11 +7,15 @@
 //! |---|---|
 //! | `open CASE TENSORS LENGTH` | bytes of state a parameter, bytes of memory a parameter that one step reads and writes |
 //! | `step COUNT` | seconds of each of so many steps |
-//! | `plain COUNT` | seconds of each of so many loops over as many bytes; of the case `composed` |
-//! | `close` | the first parameters, after all steps |
+//! | `plain COUNT` | seconds of each of so many loops over as many bytes; of the case `composed` and of quantization |
+//! | `close` | the first parameters or results, after all steps |
+//!
+//! The cases of quantization are `layerBITS VECTORS SIZE` and `quantize8`, `channel8`, `fake8`, `dequantize8`, of `1 LENGTH`; they answer
+//! bytes alone.
 
 #[path = "../plain/mod.rs"]
 mod plain;
+mod quant;
 
 use lapidary::{
     Isa, Mask, Optimizer, OptimizerExt, Step,
@@ -51,6 +55,10 @@ impl<R: BufRead, W: Write> Port<R, W> {
                 "adamw" => self.params(AdamW::new(1e-3)?, tensors, length),
                 "adam8" => self.params(Compact::eight_bit(Adam::new(1e-3)?), tensors, length),
                 "composed" => self.composed(length),
+                "layer2" => self.layer(2, tensors, length),
+                "layer4" => self.layer(4, tensors, length),
+                "layer8" => self.layer(8, tensors, length),
+                "quantize8" | "channel8" | "fake8" | "dequantize8" => self.codes(case, length),
                 _ => Err(format!("no case {case:?}").into()),
             }?;
         }
@@ -139,10 +147,21 @@ fn main() -> Result {
     // Under `cargo test`, and in `cargo bench` of everything: just that it runs.
     let cases = ["momentum", "adagrad", "adam", "adamw", "adam8"];
     let steps = cases.map(|case| format!("open {case} 3 100\nstep 2\nclose\n")).concat();
-    let script = format!("{steps}open composed 1 1000\nstep 2\nplain 2\nclose\n");
+    let quant = [
+        "layer2 3 96",
+        "layer4 1 96",
+        "layer8 1 96",
+        "quantize8 1 8192",
+        "channel8 1 8192",
+        "fake8 1 8192",
+        "dequantize8 1 8192",
+    ];
+    let others = ["composed 1 1000"].iter().chain(&quant);
+    let others: String = others.map(|case| format!("open {case}\nstep 2\nplain 2\nclose\n")).collect();
+    let script = format!("{steps}{others}");
     let mut out = Vec::new();
     Port { lines: script.as_bytes().lines(), out: &mut out }.serve()?;
-    assert_eq!(String::from_utf8(out)?.lines().count(), 1 + 3 * cases.len() + 4);
+    assert_eq!(String::from_utf8(out)?.lines().count(), 1 + 3 * cases.len() + 4 * (1 + quant.len()));
     println!("the comparison is started by benches/peers/run");
     Ok(())
 }

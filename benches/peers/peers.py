@@ -214,4 +214,5 @@ def main() -> None:
         args.json.write_text(json.dumps([asdict(r) for r in steps + composed], indent=1) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
