@@ -13,6 +13,9 @@ pub(crate) trait Work: Sized + Send {
     /// What a piece gives; `()` where it writes its result in place.
     type Output: Send;
 
+    /// Whether the last pieces are done first: what was read just before, from first to last, is then still in the cache.
+    const BACKWARD: bool = false;
+
     /// Items it can be cut between: elements, rows, groups.
     fn len(&self) -> usize;
 
@@ -50,12 +53,22 @@ fn run<W: Work>(work: W, isa: Isa, parallel: bool) -> W::Output {
     let parallel = parallel && work.elements() > GRAIN;
     let mid = len.div_ceil(chunk).div_ceil(2) * chunk;
     let (left, right) = work.split_at(mid);
-    let (left, right) = if parallel {
-        join(|| run(left, isa, true), || run(right, isa, true))
-    } else {
-        (run(left, isa, false), run(right, isa, false))
+    let (left, right) = (|| run(left, isa, parallel), || run(right, isa, parallel));
+    let (left, right) = match (parallel, W::BACKWARD) {
+        (true, false) => join(left, right),
+        (false, false) => in_turn(left, right),
+        (true, true) => swap(join(right, left)),
+        (false, true) => swap(in_turn(right, left)),
     };
     W::combine(left, right)
+}
+
+fn swap<A, B>((a, b): (A, B)) -> (B, A) {
+    (b, a)
+}
+
+fn in_turn<A, B>(a: impl FnOnce() -> A, b: impl FnOnce() -> B) -> (A, B) {
+    (a(), b())
 }
 
 #[cfg(feature = "rayon")]
@@ -69,9 +82,7 @@ fn threads() -> usize {
 }
 
 #[cfg(not(feature = "rayon"))]
-pub(crate) fn join<A, B>(a: impl FnOnce() -> A, b: impl FnOnce() -> B) -> (A, B) {
-    (a(), b())
-}
+pub(crate) use in_turn as join;
 
 #[cfg(test)]
 mod tests {

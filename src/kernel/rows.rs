@@ -168,12 +168,15 @@ impl<T: Send> Cut for &mut [T] {
 /// What is done with tiles, and what of it adds up.
 pub(super) trait Operation<V, B>: Copy + Send + Sync {
     type Output: Send;
+    /// As in [`Work`].
+    const BACKWARD: bool = false;
     fn run(self, layout: Layout, tiles: Range<usize>, values: V, bytes: B) -> Self::Output;
     fn combine(left: Self::Output, right: Self::Output) -> Self::Output;
 }
 
 impl<V: Cut, B: Cut, O: Operation<V, B>> Work for Tiles<V, B, O> {
     type Output = O::Output;
+    const BACKWARD: bool = O::BACKWARD;
 
     fn len(&self) -> usize {
         self.tiles.len()
@@ -293,6 +296,8 @@ struct Encode<C> {
 
 impl<T: Element, C: Codes<T>> Operation<&[T], &mut [u8]> for Encode<C> {
     type Output = ();
+    // The range of the values was found just before.
+    const BACKWARD: bool = true;
 
     #[inline(always)]
     fn run(self, layout: Layout, tiles: Range<usize>, values: &[T], bytes: &mut [u8]) {

@@ -5,7 +5,7 @@ use crate::{
     kernel::dot::{
         CHUNK, ROWS,
         inputs::{self, Spread},
-        panel::{MAX_SEGMENT, Panels, Shape, Vectors, products},
+        panel::{MAX_SEGMENT, Panels, Shape, Vectors, Zeros, products},
     },
     tensor::{Granularity, Grid, QTensor, TensorMut, TensorRef, qtensor::check_finite, view::filled},
 };
@@ -46,7 +46,8 @@ pub struct Linear {
     shape: Shape,
     codes: Vec<[u8; CHUNK]>,
     scales: Vec<[f32; ROWS]>,
-    zeros: Vec<[u8; ROWS]>,
+    /// Where they differ.
+    zeros: Option<Vec<[u8; ROWS]>>,
     bias: Option<Vec<f32>>,
     activation: Activation,
     inputs: Inputs,
@@ -79,13 +80,14 @@ pub enum Activation {
 }
 
 impl Activation {
-    fn of(self, y: f32) -> f32 {
+    fn apply(self, y: &mut [f32]) {
         match self {
-            Self::Identity => y,
-            Self::Relu if y < 0.0 => 0.0,
-            Self::Relu => y,
-            Self::Gelu => 0.5 * y * (1.0 + libm::erff(y * std::f32::consts::FRAC_1_SQRT_2)),
-            Self::Silu => y / (1.0 + libm::expf(-y)),
+            Self::Identity => {}
+            Self::Relu => y.iter_mut().for_each(|y| *y = if *y < 0.0 { 0.0 } else { *y }),
+            Self::Gelu => {
+                y.iter_mut().for_each(|y| *y *= 0.5 * (1.0 + libm::erff(*y * std::f32::consts::FRAC_1_SQRT_2)))
+            }
+            Self::Silu => y.iter_mut().for_each(|y| *y /= 1.0 + libm::expf(-*y)),
         }
     }
 }
@@ -129,8 +131,7 @@ impl Linear {
         let (chunks, segments) = (shape.all_chunks(), shape.segments());
         let mut codes = filled(shape.panels() * chunks, [0; CHUNK])?;
         let mut scales = filled(shape.panels() * segments, [0.0; ROWS])?;
-        let mut zeros = filled(shape.panels() * segments, [0; ROWS])?;
-        let middle = 1u16 << (q.bits() - 1);
+        let mut zeros = zero_point.as_ref().map(|_| filled(shape.panels() * segments, [0; ROWS])).transpose()?;
         for (row, row_codes) in q.codes().chunks_exact(cols).enumerate() {
             let (panel, lane) = (row / ROWS, row % ROWS);
             for segment in 0..segments {
@@ -141,7 +142,9 @@ impl Linear {
                 };
                 let at = panel * segments + segment;
                 scales[at][lane] = scale.get(group).unwrap_or_default() as f32;
-                zeros[at][lane] = zero_point.as_ref().map_or(middle, |zeros| zeros[group]) as u8;
+                if let (Some(to), Some(from)) = (&mut zeros, zero_point) {
+                    to[at][lane] = from[group] as u8;
+                }
                 let chunks = &mut codes[panel * chunks..][shape.chunks(segment)];
                 let units = row_codes[shape.columns(segment)].chunks(shape.unit());
                 for (chunk, unit) in chunks.iter_mut().zip(units) {
@@ -192,7 +195,7 @@ impl Linear {
     /// Bytes of the codes, scales and zero points as they are laid out.
     #[must_use]
     pub fn byte_size(&self) -> usize {
-        size_of_val(&*self.codes) + size_of_val(&*self.scales) + size_of_val(&*self.zeros)
+        size_of_val(&*self.codes) + size_of_val(&*self.scales) + self.zeros.as_deref().map_or(0, size_of_val)
     }
 
     /// The outputs of one vector, or of many: `x` has the shape `[inputs]` or `[.., inputs]`, `y` the same with outputs for inputs. Does
@@ -238,15 +241,17 @@ impl Linear {
             }
         };
         outputs.resize(self.shape.panels() * batch, [0.0; ROWS]);
-        let panels = Panels { shape: self.shape, codes: &self.codes, scales: &self.scales, zeros: &self.zeros };
+        let zeros = self.zeros.as_deref().map_or(Zeros::All(1 << (self.shape.bits - 1)), Zeros::Each);
+        let panels = Panels { shape: self.shape, codes: &self.codes, scales: &self.scales, zeros };
         products(panels, vectors, batch, outputs);
         for (b, y) in y.as_mut_slice().chunks_exact_mut(rows).enumerate() {
             for (panel, y) in y.chunks_mut(ROWS).enumerate() {
-                for (lane, (y, out)) in y.iter_mut().zip(&outputs[panel * batch + b]).enumerate() {
-                    let bias = self.bias.as_ref().map_or(0.0, |bias| bias[panel * ROWS + lane]);
-                    *y = self.activation.of(out + bias);
-                }
+                y.copy_from_slice(&outputs[panel * batch + b][..y.len()]);
             }
+            if let Some(bias) = &self.bias {
+                y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+            self.activation.apply(y);
         }
         Ok(())
     }

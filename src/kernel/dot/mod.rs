@@ -21,6 +21,10 @@ pub(crate) trait Dot {
     type Sums: Copy;
     /// Four bytes for each row.
     type Bytes: Copy;
+    /// Four signed bytes, for all rows.
+    type Word: Copy;
+    /// Whether registers hold the sums of two panels and eight vectors.
+    const WIDE: bool;
 
     fn zero() -> Self::Sums;
     fn load(chunk: &[u8; CHUNK]) -> Self::Bytes;
@@ -28,20 +32,25 @@ pub(crate) trait Dot {
     /// The codes of `BITS` bits at `shift` in each byte.
     fn field<const BITS: u32>(bytes: Self::Bytes, shift: u32) -> Self::Bytes;
 
-    /// `sums[r] += Σ_j codes[r][j] * word[j]`: codes are unsigned, the four bytes of `word` signed, the lowest first.
-    fn add<const BITS: u32>(sums: Self::Sums, codes: Self::Bytes, word: i32) -> Self::Sums;
+    /// The four bytes of `word`, the lowest first.
+    fn word<const BITS: u32>(word: i32) -> Self::Word;
+
+    /// `sums[r] += Σ_j codes[r][j] * word[j]`; codes are unsigned, of `BITS` bits.
+    fn add<const BITS: u32>(sums: Self::Sums, codes: Self::Bytes, word: Self::Word) -> Self::Sums;
+
+    /// As [`field`](Dot::field), but the codes may be left `2^shift` times as large: [`unscale`](Dot::unscale) makes up for it.
+    fn scaled_field<const BITS: u32>(bytes: Self::Bytes, shift: u32) -> Self::Bytes;
+    /// Sums of what a scaled field gave, as if it had given the codes themselves.
+    fn unscale(sums: Self::Sums, shift: u32) -> Self::Sums;
 
     fn plus(a: Self::Sums, b: Self::Sums) -> Self::Sums;
+    /// `sums[r] -= zeros[r] * sum`
+    fn minus(sums: Self::Sums, zeros: &[u8; ROWS], sum: i32) -> Self::Sums;
+    /// `sums[r] -= number`
+    fn minus_all(sums: Self::Sums, number: i32) -> Self::Sums;
 
-    /// `total[r] += (sums[r] - zeros[r] * sum) as f32 * (scales[r] * scale)`: a product and a sum, each rounded.
-    fn finish(
-        sums: Self::Sums,
-        zeros: &[u8; ROWS],
-        sum: i32,
-        scales: &[f32; ROWS],
-        scale: f32,
-        total: &mut [f32; ROWS],
-    );
+    /// `total[r] += sums[r] as f32 * (scales[r] * scale)`: a product and a sum, each rounded.
+    fn finish(sums: Self::Sums, scales: &[f32; ROWS], scale: f32, total: &mut [f32; ROWS]);
 }
 
 /// What is done with one of them.

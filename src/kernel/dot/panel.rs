@@ -51,10 +51,16 @@ impl Shape {
         segment * self.segment..self.cols.min((segment + 1) * self.segment)
     }
 
+    /// The chunks of each segment but the last, which may have fewer.
+    #[inline(always)]
+    pub(crate) fn segment_chunks(&self) -> usize {
+        self.segment.div_ceil(self.unit())
+    }
+
     /// The chunks of a segment, counted from the first of a panel.
     #[inline(always)]
     pub(crate) fn chunks(&self, segment: usize) -> Range<usize> {
-        let start = segment * self.segment.div_ceil(self.unit());
+        let start = segment * self.segment_chunks();
         start..start + self.columns(segment).len().div_ceil(self.unit())
     }
 
@@ -71,7 +77,38 @@ pub(crate) struct Panels<'a> {
     pub(crate) codes: &'a [[u8; CHUNK]],
     /// One for each segment of a panel.
     pub(crate) scales: &'a [[f32; ROWS]],
-    pub(crate) zeros: &'a [[u8; ROWS]],
+    pub(crate) zeros: Zeros<'a>,
+}
+
+/// The codes of 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Zeros<'a> {
+    /// The same in all groups.
+    All(u8),
+    /// Those of each segment of a panel.
+    Each(&'a [[u8; ROWS]]),
+}
+
+impl Zeros<'_> {
+    /// Cut before a panel's.
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        match self {
+            Self::All(_) => (self, self),
+            Self::Each(zeros) => {
+                let (zeros, right) = zeros.split_at(mid);
+                (Zeros::Each(zeros), Zeros::Each(right))
+            }
+        }
+    }
+
+    /// Takes from sums of codes what is owed to the zero.
+    #[inline(always)]
+    fn taken_from<D: Dot>(self, sums: D::Sums, segment: usize, sum: i32) -> D::Sums {
+        match self {
+            Self::All(zero) => D::minus_all(sums, i32::from(zero) * sum),
+            Self::Each(zeros) => D::minus(sums, &zeros[segment], sum),
+        }
+    }
 }
 
 /// Vectors, one after another, each laid out as a row of the weights.
@@ -154,110 +191,172 @@ impl Products<'_> {
         let Panels { shape, codes, scales: row_scales, zeros } = self.panels;
         let (chunks, segments) = (shape.all_chunks(), shape.segments());
         let words = words.as_chunks::<FIELDS>().0;
-        let panels =
-            codes.chunks_exact(chunks).zip(row_scales.chunks_exact(segments)).zip(zeros.chunks_exact(segments));
-        for (((codes, row_scales), zeros), out) in panels.zip(self.out.chunks_exact_mut(self.batch)) {
-            let mut at = 0;
-            while at < out.len() {
-                let tile = Tile { shape, codes, row_scales, zeros, words, scales, sums, at };
-                at += match out.len() - at {
-                    1 => tile.run_one::<D, BITS, FIELDS>(&mut out[at]),
-                    2..=3 => tile.run::<D, BITS, FIELDS, 2>(&mut out[at..]),
-                    4..=7 => tile.run::<D, BITS, FIELDS, 4>(&mut out[at..]),
-                    _ => tile.run::<D, BITS, FIELDS, 8>(&mut out[at..]),
-                };
-            }
+        let inputs = Integers { words, scales, sums };
+        let (mut panel, panels) = (0, self.out.len() / self.batch);
+        while panel < panels {
+            // Two panels share what is read of the vectors, where there are many.
+            let count = if D::WIDE && self.batch > 1 && panel + 1 < panels { 2 } else { 1 };
+            let own = |each: usize| panel * each..(panel + count) * each;
+            let zeros = zeros.split_at(panel * segments).1;
+            let tile = Tile { shape, codes: &codes[own(chunks)], row_scales: &row_scales[own(segments)], zeros };
+            tile.vectors::<D, BITS, FIELDS>(inputs, &mut self.out[own(self.batch)], self.batch);
+            panel += count;
         }
     }
 }
 
-/// One panel and the vectors from `at` on.
-struct Tile<'a, const FIELDS: usize> {
-    shape: Shape,
-    codes: &'a [[u8; CHUNK]],
-    row_scales: &'a [[f32; ROWS]],
-    zeros: &'a [[u8; ROWS]],
+/// Vectors of small integers, as many words as a chunk has fields together.
+#[derive(Clone, Copy)]
+struct Integers<'a, const FIELDS: usize> {
     words: &'a [[i32; FIELDS]],
     scales: &'a [f32],
     sums: &'a [i32],
-    at: usize,
 }
 
-impl<const FIELDS: usize> Tile<'_, FIELDS> {
-    /// One vector: sums of every fourth chunk do not wait for one another.
+/// One panel, or two.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    shape: Shape,
+    codes: &'a [[u8; CHUNK]],
+    row_scales: &'a [[f32; ROWS]],
+    zeros: Zeros<'a>,
+}
+
+impl Tile<'_> {
+    /// All vectors, some at a time.
     #[inline(always)]
-    fn run_one<D: Dot, const BITS: u32, const F: usize>(&self, out: &mut [f32; ROWS]) -> usize {
+    fn vectors<D: Dot, const BITS: u32, const FIELDS: usize>(
+        self,
+        inputs: Integers<'_, FIELDS>,
+        out: &mut [[f32; ROWS]],
+        batch: usize,
+    ) {
+        let two = out.len() > batch;
+        let mut at = 0;
+        while at < batch {
+            at += match (batch - at, two) {
+                (1, false) => self.one::<D, BITS, FIELDS>(inputs, at, &mut out[at]),
+                (1, true) => self.some::<D, BITS, FIELDS, 2, 1>(inputs, at, out, batch),
+                (2..=3, false) => self.some::<D, BITS, FIELDS, 1, 2>(inputs, at, out, batch),
+                (2..=3, true) => self.some::<D, BITS, FIELDS, 2, 2>(inputs, at, out, batch),
+                (4..=7, true) => self.some::<D, BITS, FIELDS, 2, 4>(inputs, at, out, batch),
+                (_, true) => self.some::<D, BITS, FIELDS, 2, 8>(inputs, at, out, batch),
+                (_, false) => self.some::<D, BITS, FIELDS, 1, 4>(inputs, at, out, batch),
+            };
+        }
+    }
+
+    /// One panel and one vector: sums of neighbouring chunks and fields do not wait for one another.
+    #[inline(always)]
+    fn one<D: Dot, const BITS: u32, const FIELDS: usize>(
+        self,
+        inputs: Integers<'_, FIELDS>,
+        at: usize,
+        out: &mut [f32; ROWS],
+    ) -> usize {
         let (chunks, segments) = (self.codes.len(), self.row_scales.len());
-        let words = &self.words[self.at * chunks..][..chunks];
-        let (scales, sums) = (&self.scales[self.at * segments..], &self.sums[self.at * segments..]);
+        let words = &inputs.words[at * chunks..][..chunks];
+        let (scales, sums) = (&inputs.scales[at * segments..], &inputs.sums[at * segments..]);
         let mut total = [0.0; ROWS];
-        for segment in 0..segments {
-            let range = self.shape.chunks(segment);
-            let (codes, words) = (&self.codes[range.clone()], &words[range]);
-            let mut parts = [D::zero(); 4];
-            let (fours, rest) = codes.as_chunks::<4>();
-            let (word_fours, word_rest) = words.as_chunks::<4>();
-            for (codes, words) in fours.iter().zip(word_fours) {
-                for ((part, codes), words) in parts.iter_mut().zip(codes).zip(words) {
-                    *part = fields::<D, BITS, FIELDS>(*part, codes, words);
+        let each = self.shape.segment_chunks();
+        let segments =
+            self.codes.chunks(each).zip(words.chunks(each)).zip(self.row_scales).zip(scales.iter().zip(sums));
+        for (segment, (((codes, words), row_scales), (&scale, &sum))) in segments.enumerate() {
+            let mut parts = [D::zero(); PARTS];
+            let (wholes, rest) = codes.as_chunks::<PARTS>();
+            let (word_wholes, word_rest) = words.as_chunks::<PARTS>();
+            for (codes, words) in wholes.iter().zip(word_wholes) {
+                for (i, (codes, words)) in codes.iter().zip(words).enumerate() {
+                    fields::<D, BITS, FIELDS>(&mut parts, i, codes, words);
                 }
             }
             for (codes, words) in rest.iter().zip(word_rest) {
-                parts[0] = fields::<D, BITS, FIELDS>(parts[0], codes, words);
+                fields::<D, BITS, FIELDS>(&mut parts, 0, codes, words);
+            }
+            for (i, part) in parts.iter_mut().enumerate() {
+                *part = D::unscale(*part, (i % FIELDS) as u32 * BITS);
             }
             let all = D::plus(D::plus(parts[0], parts[1]), D::plus(parts[2], parts[3]));
-            let (zeros, row_scales) = (&self.zeros[segment], &self.row_scales[segment]);
-            D::finish(all, zeros, sums[segment], row_scales, scales[segment], &mut total);
+            let all = self.zeros.taken_from::<D>(all, segment, sum);
+            D::finish(all, row_scales, scale, &mut total);
         }
         *out = total;
         1
     }
 
-    /// `B` vectors: each code is read once for all.
+    /// `P` panels and `B` vectors: each code is read once for all vectors, and each word for all panels.
     #[inline(always)]
-    fn run<D: Dot, const BITS: u32, const F: usize, const B: usize>(&self, out: &mut [[f32; ROWS]]) -> usize {
-        let (chunks, segments) = (self.codes.len(), self.row_scales.len());
-        let mut totals = [[0.0; ROWS]; B];
+    fn some<D: Dot, const BITS: u32, const FIELDS: usize, const P: usize, const B: usize>(
+        self,
+        inputs: Integers<'_, FIELDS>,
+        at: usize,
+        out: &mut [[f32; ROWS]],
+        batch: usize,
+    ) -> usize {
+        let (chunks, segments) = (self.codes.len() / P, self.row_scales.len() / P);
+        let each = self.shape.segment_chunks();
+        let mut totals = [[[0.0; ROWS]; B]; P];
         for segment in 0..segments {
-            let range = self.shape.chunks(segment);
-            let codes = &self.codes[range.clone()];
-            let mut words = [&self.words[..0]; B];
-            for (b, words) in words.iter_mut().enumerate() {
-                *words = &self.words[(self.at + b) * chunks + range.start..][..codes.len()];
+            let range = segment * each..chunks.min((segment + 1) * each);
+            let (mut codes, mut words) = ([&self.codes[..0]; P], [&inputs.words[..0]; B]);
+            for (p, codes) in codes.iter_mut().enumerate() {
+                *codes = &self.codes[p * chunks..][range.clone()];
             }
-            let mut all = [D::zero(); B];
-            for (i, codes) in codes.iter().enumerate() {
-                let codes = D::load(codes);
+            for (b, words) in words.iter_mut().enumerate() {
+                *words = &inputs.words[(at + b) * chunks..][range.clone()];
+            }
+            let mut all = [[D::zero(); B]; P];
+            for i in 0..range.len() {
+                let mut bytes = [D::load(&codes[0][i]); P];
+                for (bytes, codes) in bytes.iter_mut().zip(&codes).skip(1) {
+                    *bytes = D::load(&codes[i]);
+                }
                 for field in 0..FIELDS {
-                    let codes = D::field::<BITS>(codes, field as u32 * BITS);
-                    for (all, words) in all.iter_mut().zip(&words) {
-                        *all = D::add::<BITS>(*all, codes, words[i][field]);
+                    let mut codes = bytes;
+                    for codes in &mut codes {
+                        *codes = D::field::<BITS>(*codes, field as u32 * BITS);
+                    }
+                    for (b, words) in words.iter().enumerate() {
+                        let word = D::word::<BITS>(words[i][field]);
+                        for (all, &codes) in all.iter_mut().zip(&codes) {
+                            all[b] = D::add::<BITS>(all[b], codes, word);
+                        }
                     }
                 }
             }
-            let (zeros, row_scales) = (&self.zeros[segment], &self.row_scales[segment]);
-            for (b, (all, total)) in all.into_iter().zip(&mut totals).enumerate() {
-                let at = (self.at + b) * segments + segment;
-                D::finish(all, zeros, self.sums[at], row_scales, self.scales[at], total);
+            for (p, (all, totals)) in all.iter().zip(&mut totals).enumerate() {
+                let own = p * segments + segment;
+                for (b, (&all, total)) in all.iter().zip(totals).enumerate() {
+                    let place = (at + b) * segments + segment;
+                    let all = self.zeros.taken_from::<D>(all, own, inputs.sums[place]);
+                    D::finish(all, &self.row_scales[own], inputs.scales[place], total);
+                }
             }
         }
-        out[..B].copy_from_slice(&totals);
+        for (p, totals) in totals.iter().enumerate() {
+            out[p * batch + at..][..B].copy_from_slice(totals);
+        }
         B
     }
 }
 
-/// All fields of a chunk.
+/// Sums that do not wait for one another; each is of one field.
+const PARTS: usize = 4;
+
+/// Adds all fields of a chunk, which is the `index`th of some.
 #[inline(always)]
 fn fields<D: Dot, const BITS: u32, const FIELDS: usize>(
-    mut sums: D::Sums,
+    parts: &mut [D::Sums; PARTS],
+    index: usize,
     codes: &[u8; CHUNK],
     words: &[i32; FIELDS],
-) -> D::Sums {
+) {
     let codes = D::load(codes);
     for (field, &word) in words.iter().enumerate() {
-        sums = D::add::<BITS>(sums, D::field::<BITS>(codes, field as u32 * BITS), word);
+        let part = &mut parts[(index * FIELDS + field) % PARTS];
+        let codes = D::scaled_field::<BITS>(codes, field as u32 * BITS);
+        *part = D::add::<BITS>(*part, codes, D::word::<BITS>(word));
     }
-    sums
 }
 
 impl Kernel for Products<'_> {
@@ -280,18 +379,27 @@ impl Products<'_> {
         let Panels { shape, codes, scales, zeros } = self.panels;
         let (chunks, segments) = (shape.all_chunks(), shape.segments());
         let x = x.as_chunks::<FIELDS>().0;
-        let panels = codes.chunks_exact(chunks).zip(scales.chunks_exact(segments)).zip(zeros.chunks_exact(segments));
-        for (((codes, scales), zeros), out) in panels.zip(self.out.chunks_exact_mut(self.batch)) {
+        let panels =
+            codes.chunks_exact(chunks).zip(scales.chunks_exact(segments)).zip(self.out.chunks_exact_mut(self.batch));
+        for (panel, ((codes, scales), out)) in panels.enumerate() {
             for (out, x) in out.iter_mut().zip(x.chunks_exact(chunks)) {
                 let mut total = [0f32; ROWS];
-                for segment in 0..segments {
-                    let range = shape.chunks(segment);
-                    let zeros = zeros[segment].map(f32::from);
-                    let mut sums = [0f32; ROWS];
-                    for (codes, x) in codes[range.clone()].iter().zip(&x[range]) {
-                        add_float::<BITS, FIELDS>(&mut sums, codes, &zeros, x);
+                let each = shape.segment_chunks();
+                for (segment, ((codes, x), scales)) in codes.chunks(each).zip(x.chunks(each)).zip(scales).enumerate() {
+                    let mut own = [0f32; ROWS];
+                    match zeros {
+                        Zeros::All(zero) => own.fill(zero.into()),
+                        Zeros::Each(zeros) => {
+                            own.iter_mut()
+                                .zip(zeros[panel * segments + segment])
+                                .for_each(|(own, zero)| *own = zero.into());
+                        }
                     }
-                    for ((total, sum), scale) in total.iter_mut().zip(sums).zip(&scales[segment]) {
+                    let mut sums = [0f32; ROWS];
+                    for (codes, x) in codes.iter().zip(x) {
+                        add_float::<BITS, FIELDS>(&mut sums, codes, &own, x);
+                    }
+                    for ((total, sum), scale) in total.iter_mut().zip(sums).zip(scales) {
                         *total += sum * scale;
                     }
                 }

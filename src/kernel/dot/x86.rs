@@ -24,6 +24,9 @@ pub(super) fn with_vnni<W: WithDot>(work: W) -> W::Output {
 impl Dot for Avx2 {
     type Sums = [__m256i; 2];
     type Bytes = [__m256i; 2];
+    /// Of 8-bit codes: the even bytes and the odd ones, widened to 16 bits; else the word twice.
+    type Word = [__m256i; 2];
+    const WIDE: bool = false;
 
     #[inline(always)]
     fn zero() -> Self::Sums {
@@ -44,7 +47,19 @@ impl Dot for Avx2 {
     }
 
     #[inline(always)]
-    fn add<const BITS: u32>(sums: Self::Sums, codes: Self::Bytes, word: i32) -> Self::Sums {
+    fn word<const BITS: u32>(word: i32) -> Self::Word {
+        // SAFETY: AVX2, see above.
+        unsafe {
+            let x = _mm256_set1_epi32(word);
+            if BITS < 8 {
+                return [x; 2];
+            }
+            [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)), _mm256_srai_epi16::<8>(x)]
+        }
+    }
+
+    #[inline(always)]
+    fn add<const BITS: u32>(sums: Self::Sums, codes: Self::Bytes, word: Self::Word) -> Self::Sums {
         [half_add::<BITS>(sums[0], codes[0], word), half_add::<BITS>(sums[1], codes[1], word)]
     }
 
@@ -55,20 +70,46 @@ impl Dot for Avx2 {
     }
 
     #[inline(always)]
-    fn finish(
-        sums: Self::Sums,
-        zeros: &[u8; ROWS],
-        sum: i32,
-        scales: &[f32; ROWS],
-        scale: f32,
-        total: &mut [f32; ROWS],
-    ) {
-        let halves = sums.into_iter().zip(zeros.as_chunks::<8>().0).zip(scales.as_chunks::<8>().0);
-        for (((sums, zeros), scales), total) in halves.zip(total.as_chunks_mut::<8>().0) {
+    fn scaled_field<const BITS: u32>(bytes: Self::Bytes, shift: u32) -> Self::Bytes {
+        // Pairs of products of larger codes would saturate.
+        Self::field::<BITS>(bytes, shift)
+    }
+
+    #[inline(always)]
+    fn unscale(sums: Self::Sums, _: u32) -> Self::Sums {
+        sums
+    }
+
+    #[inline(always)]
+    fn minus(sums: Self::Sums, zeros: &[u8; ROWS], sum: i32) -> Self::Sums {
+        let (low, high) = zeros.split_at(ROWS / 2);
+        // SAFETY: AVX2, see above; each half has the 8 bytes that are read, at any alignment.
+        unsafe {
+            let sum = _mm256_set1_epi32(sum);
+            let low = _mm256_cvtepu8_epi32(_mm_loadl_epi64(low.as_ptr().cast()));
+            let high = _mm256_cvtepu8_epi32(_mm_loadl_epi64(high.as_ptr().cast()));
+            [
+                _mm256_sub_epi32(sums[0], _mm256_mullo_epi32(low, sum)),
+                _mm256_sub_epi32(sums[1], _mm256_mullo_epi32(high, sum)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn minus_all(sums: Self::Sums, number: i32) -> Self::Sums {
+        // SAFETY: AVX2, see above.
+        unsafe {
+            let number = _mm256_set1_epi32(number);
+            [_mm256_sub_epi32(sums[0], number), _mm256_sub_epi32(sums[1], number)]
+        }
+    }
+
+    #[inline(always)]
+    fn finish(sums: Self::Sums, scales: &[f32; ROWS], scale: f32, total: &mut [f32; ROWS]) {
+        let halves = sums.into_iter().zip(scales.as_chunks::<8>().0);
+        for ((sums, scales), total) in halves.zip(total.as_chunks_mut::<8>().0) {
             // SAFETY: AVX2, see above; the arrays have the 8 numbers that are read and written, at any alignment.
             unsafe {
-                let zeros = _mm256_cvtepu8_epi32(_mm_loadl_epi64(zeros.as_ptr().cast()));
-                let sums = _mm256_sub_epi32(sums, _mm256_mullo_epi32(zeros, _mm256_set1_epi32(sum)));
                 let scales = _mm256_mul_ps(_mm256_loadu_ps(scales.as_ptr()), _mm256_set1_ps(scale));
                 let products = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scales);
                 let sum = _mm256_add_ps(_mm256_loadu_ps(total.as_ptr()), products);
@@ -93,19 +134,16 @@ fn half_field<const BITS: u32>(bytes: __m256i, shift: u32) -> __m256i {
 }
 
 #[inline(always)]
-fn half_add<const BITS: u32>(sums: __m256i, codes: __m256i, word: i32) -> __m256i {
+fn half_add<const BITS: u32>(sums: __m256i, codes: __m256i, word: [__m256i; 2]) -> __m256i {
     // SAFETY: AVX2, see above.
     unsafe {
-        let x = _mm256_set1_epi32(word);
         let products = if BITS < 8 {
             // Pairs of products below 2^4 * 2^7 do not saturate 16 bits.
-            _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(1))
+            _mm256_madd_epi16(_mm256_maddubs_epi16(codes, word[0]), _mm256_set1_epi16(1))
         } else {
             let even = _mm256_and_si256(codes, _mm256_set1_epi16(0xff));
             let odd = _mm256_srli_epi16::<8>(codes);
-            let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
-            let x_odd = _mm256_srai_epi16::<8>(x);
-            _mm256_add_epi32(_mm256_madd_epi16(even, x_even), _mm256_madd_epi16(odd, x_odd))
+            _mm256_add_epi32(_mm256_madd_epi16(even, word[0]), _mm256_madd_epi16(odd, word[1]))
         };
         _mm256_add_epi32(sums, products)
     }
@@ -114,6 +152,8 @@ fn half_add<const BITS: u32>(sums: __m256i, codes: __m256i, word: i32) -> __m256
 impl Dot for Vnni {
     type Sums = __m512i;
     type Bytes = __m512i;
+    type Word = __m512i;
+    const WIDE: bool = true;
 
     #[inline(always)]
     fn zero() -> Self::Sums {
@@ -140,9 +180,15 @@ impl Dot for Vnni {
     }
 
     #[inline(always)]
-    fn add<const BITS: u32>(sums: Self::Sums, codes: Self::Bytes, word: i32) -> Self::Sums {
+    fn word<const BITS: u32>(word: i32) -> Self::Word {
+        // SAFETY: AVX-512 F, see above.
+        unsafe { _mm512_set1_epi32(word) }
+    }
+
+    #[inline(always)]
+    fn add<const BITS: u32>(sums: Self::Sums, codes: Self::Bytes, word: Self::Word) -> Self::Sums {
         // SAFETY: AVX-512 VNNI, see above.
-        unsafe { _mm512_dpbusd_epi32(sums, codes, _mm512_set1_epi32(word)) }
+        unsafe { _mm512_dpbusd_epi32(sums, codes, word) }
     }
 
     #[inline(always)]
@@ -152,18 +198,40 @@ impl Dot for Vnni {
     }
 
     #[inline(always)]
-    fn finish(
-        sums: Self::Sums,
-        zeros: &[u8; ROWS],
-        sum: i32,
-        scales: &[f32; ROWS],
-        scale: f32,
-        total: &mut [f32; ROWS],
-    ) {
-        // SAFETY: AVX-512 F, see above; the arrays have the 16 numbers that are read and written, at any alignment.
+    fn scaled_field<const BITS: u32>(bytes: Self::Bytes, shift: u32) -> Self::Bytes {
+        if BITS == 8 {
+            return bytes;
+        }
+        let mask = (0xffu8 >> (8 - BITS)) << shift;
+        // SAFETY: AVX-512 BW, see above.
+        unsafe { _mm512_and_si512(bytes, _mm512_set1_epi8(mask.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn unscale(sums: Self::Sums, shift: u32) -> Self::Sums {
+        // SAFETY: AVX-512 F, see above. The sums are multiples of what they are divided by.
+        unsafe { _mm512_sra_epi32(sums, _mm_cvtsi32_si128(shift.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn minus(sums: Self::Sums, zeros: &[u8; ROWS], sum: i32) -> Self::Sums {
+        // SAFETY: AVX-512 F, see above; there are the 16 bytes that are read, at any alignment.
         unsafe {
             let zeros = _mm512_cvtepu8_epi32(_mm_loadu_si128(zeros.as_ptr().cast()));
-            let sums = _mm512_sub_epi32(sums, _mm512_mullo_epi32(zeros, _mm512_set1_epi32(sum)));
+            _mm512_sub_epi32(sums, _mm512_mullo_epi32(zeros, _mm512_set1_epi32(sum)))
+        }
+    }
+
+    #[inline(always)]
+    fn minus_all(sums: Self::Sums, number: i32) -> Self::Sums {
+        // SAFETY: AVX-512 F, see above.
+        unsafe { _mm512_sub_epi32(sums, _mm512_set1_epi32(number)) }
+    }
+
+    #[inline(always)]
+    fn finish(sums: Self::Sums, scales: &[f32; ROWS], scale: f32, total: &mut [f32; ROWS]) {
+        // SAFETY: AVX-512 F, see above; the arrays have the 16 numbers that are read and written, at any alignment.
+        unsafe {
             let scales = _mm512_mul_ps(_mm512_loadu_ps(scales.as_ptr()), _mm512_set1_ps(scale));
             let products = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales);
             let sum = _mm512_add_ps(_mm512_loadu_ps(total.as_ptr()), products);
