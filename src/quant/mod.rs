@@ -1,6 +1,7 @@
 //! Quantizers: one file a scheme, the formula in its docs.
 
 mod affine;
+pub mod layout;
 mod minmax;
 mod spec;
 mod symmetric;
