@@ -1,7 +1,7 @@
 //! Layouts of other tools, against what those tools write and read.
 //!
-//! Reads `tests/fixtures/oracles/quant_layouts.json.gz`, or `quant.json` in the folder named by the environment variable
-//! `LAPIDARY_ORACLES`; and `tests/fixtures/gguf_blocks.json.gz`.
+//! Reads `tests/fixtures/oracles/quant_layouts.json.gz`, or `quant.json` in the folder named by the environment
+//! variable `LAPIDARY_ORACLES`; and `tests/fixtures/gguf_blocks.json.gz`.
 
 use flate2::read::GzDecoder;
 use lapidary::{

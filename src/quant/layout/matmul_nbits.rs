@@ -29,9 +29,12 @@ pub enum ZeroPoints {
 ///
 /// | input | shape | what |
 /// |---|---|---|
-/// | `B` | `[N, ceil(K / block_size), block_size * bits / 8]` | codes, the first in the lowest bits; the last block of a row is filled up |
-/// | `scales` | `[N, ceil(K / block_size)]` | `f32` or `f16` |
-/// | `zero_points` | `[N, ceil(ceil(K / block_size) * bits / 8)]` | [packed](ZeroPoints::Packed); or [`f32`](ZeroPoints::Float), shaped as `scales`; or [none](ZeroPoints::Middle) |
+/// | `B` | `[N, blocks, block_size * bits / 8]` | codes, the first in the lowest bits; a row's last block is filled up |
+/// | `scales` | `[N, blocks]` | `f32` or `f16` |
+/// | `zero_points` | `[N, ceil(blocks * bits / 8)]` | [packed](ZeroPoints::Packed); [none](ZeroPoints::Middle) |
+/// | | `[N, blocks]` | or in [`f32`](ZeroPoints::Float) |
+///
+/// with `blocks = ceil(K / block_size)`.
 ///
 /// | name | range | purpose |
 /// |---|---|---|
@@ -63,10 +66,10 @@ impl MatMulNBits {
     /// The inputs of an operator, checked.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when a number is not in its range, the scales are of another type than `f32` or
-    /// `f16`, or 8 bits have zero points in `f32`; [`Shape`](crate::ErrorKind::Shape) when an array has another length than the shape
-    /// `[N, K]` implies; [`NonFinite`](crate::ErrorKind::NonFinite) for a scale or zero point that is NaN or infinite;
-    /// [`Empty`](crate::ErrorKind::Empty) without an element.
+    /// [`Argument`](crate::ErrorKind::Argument) when a number is not in its range, the scales are of another type than
+    /// `f32` or `f16`, or 8 bits have zero points in `f32`; [`Shape`](crate::ErrorKind::Shape) when an array has
+    /// another length than the shape `[N, K]` implies; [`NonFinite`](crate::ErrorKind::NonFinite) for a scale or zero
+    /// point that is NaN or infinite; [`Empty`](crate::ErrorKind::Empty) without an element.
     pub fn new(
         shape: [usize; 2],
         bits: u8,
@@ -118,13 +121,13 @@ impl MatMulNBits {
     /// max = min = c: q = 0, zero_point = -1, scale = c
     /// ```
     ///
-    /// which is within 2 ulp of the larger of `|min|` and `|max|`, for constant blocks exact. The codes that fill up the last block are its
-    /// zero point; zero points that fill up a byte are `2^(bits-1)`.
+    /// which is within 2 ulp of the larger of `|min|` and `|max|`, for constant blocks exact. The codes that fill up
+    /// the last block are its zero point; zero points that fill up a byte are `2^(bits-1)`.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when a number is not in its range, there are not two axes, a block lies in several
-    /// groups, levels are of another form, scales of another type than `f32` or `f16`, or a min-max step is not 0 but below the
-    /// smallest normal number.
+    /// [`Argument`](crate::ErrorKind::Argument) when a number is not in its range, there are not two axes, a block lies
+    /// in several groups, levels are of another form, scales of another type than `f32` or `f16`, or a min-max step is
+    /// not 0 but below the smallest normal number.
     pub fn from_qtensor(q: &QTensor, block_size: usize) -> Result<Self> {
         check_form(q.bits(), block_size)?;
         let &[n, k] = q.shape() else {
@@ -189,9 +192,10 @@ impl MatMulNBits {
 
     /// The same levels as a quantized tensor of the shape `[N, K]`, a group a block.
     ///
-    /// Exact with integer zero points (the sign of a zero aside): where a scale is negative, codes and zero point are counted from the other
-    /// end; where it is 0, all codes are that of 0. With zero points in `f32` the levels are [min-max](Grid::MinMax) ones in `f64`, which
-    /// are rounded once, not three times: within 2 ulp of the block's largest level.
+    /// Exact with integer zero points (the sign of a zero aside): where a scale is negative, codes and zero point are
+    /// counted from the other end; where it is 0, all codes are that of 0. With zero points in `f32` the levels are
+    /// [min-max](Grid::MinMax) ones in `f64`, which are rounded once, not three times: within 2 ulp of the block's
+    /// largest level.
     ///
     /// # Errors
     /// As [`QTensor::new`].
@@ -229,7 +233,8 @@ impl MatMulNBits {
         QTensor::from_codes(&[n, k], self.bits, Granularity::Group { size: self.block_size }, grid, &codes)
     }
 
-    /// The matrix `[N, K]` by the operator's arithmetic: `(q - zero_point) * scale` in `f32`, at most the largest number.
+    /// The matrix `[N, K]` by the operator's arithmetic: `(q - zero_point) * scale` in `f32`, at most the largest
+    /// number.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when memory does not hold it.
@@ -384,5 +389,36 @@ fn magnitudes(scales: &Scales) -> Scales {
             };
             Values::F32((0..scales.len()).map(above).collect()).into()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{QuantizerExt, TensorRef, quant::MinMax};
+
+    #[test]
+    fn a_constant_range_has_the_zero_point_below_its_code() {
+        let x: Vec<f32> = [vec![2.5; 16], vec![-1.0, 2.0]].concat();
+        let q = MinMax::new(2).unwrap().per_group(16).unwrap();
+        let b = MatMulNBits::from_qtensor(&q.quantize(TensorRef::new(&x, &[1, 18]).unwrap()).unwrap(), 16).unwrap();
+        assert_eq!(b.scales(), &Values::F32(vec![2.5, 1.0]).into());
+        assert_eq!(b.zero_points(), &ZeroPoints::Float(vec![-1.0, 1.0]));
+        assert_eq!(b.packed(), [0, 0, 0, 0, 0b01_01_11_00, 0b01_01_01_01, 0b01_01_01_01, 0b01_01_01_01]);
+        assert_eq!(b.dequantize().unwrap(), x);
+        assert_eq!(b.to_qtensor().unwrap().dequantize::<f32>(), x);
+    }
+
+    #[test]
+    fn negative_scales_are_counted_from_the_other_end() {
+        let scales = Scales::F16(vec![f16::from_f32(-0.5), f16::from_f32(2.0), f16::ZERO]);
+        let packed = [vec![0x80; 8], vec![0x80; 8], vec![0x80; 8]].concat();
+        let b = MatMulNBits::new([1, 48], 4, 16, packed, scales, ZeroPoints::Middle).unwrap();
+        let q = b.to_qtensor().unwrap();
+        let scale = Scales::F16(vec![f16::from_f32(0.5), f16::from_f32(2.0), f16::MIN_POSITIVE]);
+        assert_eq!(q.grid(), &Grid::Affine { scale, zero_point: Some(vec![7, 8, 8]) });
+        assert_eq!((q.codes()[0], q.codes()[1], q.codes()[16], q.codes()[32]), (15, 7, 0, 8));
+        assert_eq!(q.dequantize::<f32>(), b.dequantize().unwrap());
+        assert_eq!(q.dequantize::<f32>()[0], 4.0);
     }
 }

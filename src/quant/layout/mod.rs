@@ -2,11 +2,12 @@
 //!
 //! | layout | of | to and from [`QTensor`] |
 //! |---|---|---|
-//! | [`OnnxLinear`] | ONNX's integer tensors of 2 to 16 bits, for `QuantizeLinear` and `DequantizeLinear` | exact |
-//! | [`MatMulNBits`] | ONNX Runtime's operator of that name | exact with integer zero points, within 2 ulp with those in `f32` |
-//! | [`GgmlType`] | the blocks of GGUF files | exact to a [`QTensor`]; from one where the levels are the same, else measured |
+//! | [`OnnxLinear`] | ONNX's integer tensors of 2 to 16 bits, for `DequantizeLinear` | exact |
+//! | [`MatMulNBits`] | ONNX Runtime's operator | exact; with zero points in `f32` within 2 ulp |
+//! | [`GgmlType`] | the blocks of GGUF files | to one exact; from one exact where the levels are the same, else measured |
 //!
-//! [`OrtRoundToNearest`] quantizes as ONNX Runtime does, and [`GgmlType::encode`] as llama.cpp does, where its format says how.
+//! [`OrtRoundToNearest`] quantizes as ONNX Runtime does, and [`GgmlType::encode`] as llama.cpp does, where its format
+//! says how.
 
 mod gguf;
 mod matmul_nbits;
@@ -20,7 +21,8 @@ pub use ort::OrtRoundToNearest;
 
 use crate::{kernel::rows::Groups, tensor::QTensor};
 
-/// The group of each run of `size` neighbours along the last axis, row after row; `None` where a run lies in several groups.
+/// The group of each run of `size` neighbours along the last axis, row after row; `None` where a run lies in several
+/// groups.
 fn groups_of_runs(q: &QTensor, size: usize) -> Option<Vec<usize>> {
     let layout = q.layout();
     let (cols, rows) = (layout.cols, q.len() / layout.cols);
@@ -28,7 +30,7 @@ fn groups_of_runs(q: &QTensor, size: usize) -> Option<Vec<usize>> {
     let group = |row: usize, run: usize| match layout.groups {
         Groups::Whole => Some(0),
         Groups::Rows { repeat, count } => Some(row / repeat % count),
-        Groups::Blocks { size: group } if group % size == 0 || group >= cols => {
+        Groups::Blocks { size: group } if group.is_multiple_of(size) || group >= cols => {
             Some(row * cols.div_ceil(group) + run * size / group)
         }
         _ => None,

@@ -88,10 +88,10 @@ impl OnnxType {
 
 /// The integers of a quantized tensor and its zero points, as `raw_data` of ONNX tensors has them.
 ///
-/// Both are one dense stream over the whole tensor: the first element in the lowest bits of the first byte, signed ones in two's
-/// complement, 16 bits low byte first. Nothing is added at the end of a row, where a [`QTensor`] starts each row on a byte. ONNX
-/// decodes `x' = (q - zero_point) * scale`, with a zero point of 0 where there are none. Scales and their order are those of the
-/// [`QTensor`]'s grid.
+/// Both are one dense stream over the whole tensor: the first element in the lowest bits of the first byte, signed ones
+/// in two's complement, 16 bits low byte first. Nothing is added at the end of a row, where a [`QTensor`] starts each
+/// row on a byte. ONNX decodes `x' = (q - zero_point) * scale`, with a zero point of 0 where there are none. Scales and
+/// their order are those of the [`QTensor`]'s grid.
 ///
 /// ```
 /// use lapidary::{Grid, QuantizerExt, quant::{Symmetric, layout::{OnnxLinear, OnnxType}}};
@@ -118,8 +118,8 @@ impl OnnxLinear {
         Self { dtype, data, zero_points }
     }
 
-    /// The codes of `q` as integers of a type of at least as many bits. Exact. A tensor without zero points gets some where the type is
-    /// unsigned.
+    /// The codes of `q` as integers of a type of at least as many bits. Exact. A tensor without zero points gets some
+    /// where the type is unsigned.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when its levels are not [affine](Grid::Affine) or a code has more bits.
@@ -239,7 +239,8 @@ mod tests {
             rows in 1usize..4, cols in 1usize..20, size in 1usize..9, zeros in any::<bool>(), seed in any::<u64>(),
         ) {
             let mask = ((1u32 << dtype.bits()) - 1) as u16;
-            let code = |i: usize| (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_mul(i as u64 + 1) >> 40) as u16 & mask;
+            let mix = |i: usize| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_mul(i as u64 + 1);
+            let code = |i: usize| (mix(i) >> 40) as u16 & mask;
             let groups = rows * cols.div_ceil(size);
             let zero_point = zeros.then(|| (0..groups).map(|i| code(i + 1000)).collect());
             let codes: Vec<u16> = (0..rows * cols).map(code).collect();

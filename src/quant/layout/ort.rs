@@ -18,8 +18,9 @@ use crate::{
 /// x' = (q - zero_point) * scale
 /// ```
 ///
-/// A symmetric scale is negative where the largest number is positive, so that it has the code 0. The codes that fill up the last
-/// block of a row are 0. A block whose numbers are so small (subnormal) that its scale rounds to 0 decodes to 0.
+/// A symmetric scale is negative where the largest number is positive, so that it has the code 0. The codes that fill
+/// up the last block of a row are 0. A block whose numbers are so small (subnormal) that its scale rounds to 0 decodes
+/// to 0.
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
@@ -60,8 +61,9 @@ impl OrtRoundToNearest {
     /// Quantizes weights of the shape `[N, K]` (outputs, inputs). ONNX's `MatMul` has them transposed.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when there are not two axes, or a block's scale is beyond the largest number;
-    /// [`Empty`](crate::ErrorKind::Empty) without an element; [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinity.
+    /// [`Argument`](crate::ErrorKind::Argument) when there are not two axes, or a block's scale is beyond the largest
+    /// number; [`Empty`](crate::ErrorKind::Empty) without an element; [`NonFinite`](crate::ErrorKind::NonFinite) for a
+    /// NaN or infinity.
     pub fn quantize<'a>(&self, weights: impl Into<TensorRef<'a, f32>>) -> Result<MatMulNBits> {
         let weights = weights.into();
         let &[n, k] = weights.shape() else {

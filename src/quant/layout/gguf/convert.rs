@@ -41,14 +41,15 @@ impl GgmlType {
     /// The same levels as a quantized tensor.
     ///
     /// Exact: it decodes to the same bits in `f32`, the sign of a zero aside. `Q4_0`, `Q5_0`, `Q8_0` and `Q6K` have an
-    /// [affine](Grid::Affine) grid, with scales in `f16` (`Q6K`: in `f32`, groups of 16). A negative scale turns into a positive one with
-    /// the codes counted from the other end, which only a zero point can say: those are then kept, `2^(b-1)` or `2^(b-1) - 1`. A scale
-    /// of 0 becomes the smallest normal number with all codes that of 0. `Q4_1`, `Q5_1` and `Q4K` are [min-max](Grid::MinMax), in `f32` where both
-    /// ends are such numbers, else in `f64`.
+    /// [affine](Grid::Affine) grid, with scales in `f16` (`Q6K`: in `f32`, groups of 16). A negative scale turns into a
+    /// positive one with the codes counted from the other end, which only a zero point can say: those are then kept,
+    /// `2^(b-1)` or `2^(b-1) - 1`. A scale of 0 becomes the smallest normal number with all codes that of 0. `Q4_1`,
+    /// `Q5_1` and `Q4K` are [min-max](Grid::MinMax), in `f32` where both ends are such numbers, else in `f64`.
     ///
     /// # Errors
-    /// As [`encode`](GgmlType::encode) for the shape; [`Shape`](crate::ErrorKind::Shape) when `bytes` are not its blocks;
-    /// [`NonFinite`](crate::ErrorKind::NonFinite) for a scale or minimum that is NaN or infinite, with the number of the block.
+    /// As [`encode`](GgmlType::encode) for the shape; [`Shape`](crate::ErrorKind::Shape) when `bytes` are not its
+    /// blocks; [`NonFinite`](crate::ErrorKind::NonFinite) for a scale or minimum that is NaN or infinite, with the
+    /// number of the block.
     pub fn to_qtensor(self, shape: &[usize], bytes: &[u8]) -> Result<QTensor> {
         let blocks = self.blocks(shape)?;
         self.check_bytes(bytes, blocks)?;
@@ -71,12 +72,14 @@ impl GgmlType {
 
     /// The blocks of a quantized tensor.
     ///
-    /// The same levels where the type has them: `Q4_0`, `Q5_0`, `Q8_0` those of an [affine](Grid::Affine) grid and `Q4_1`, `Q5_1` also of a
-    /// [min-max](Grid::MinMax) one, whose groups are whole blocks along the last axis and whose scales (and minima) are numbers
-    /// of `f16`. Else the values are [encoded](GgmlType::encode), and [`Converted::error`] says what that cost.
+    /// The same levels where the type has them: `Q4_0`, `Q5_0`, `Q8_0` those of an [affine](Grid::Affine) grid and
+    /// `Q4_1`, `Q5_1` also of a [min-max](Grid::MinMax) one, whose groups are whole blocks along the last axis and
+    /// whose scales (and minima) are numbers of `f16`. Else the values are [encoded](GgmlType::encode), and
+    /// [`Converted::error`] says what that cost.
     ///
     /// # Errors
-    /// As [`encode`](GgmlType::encode); [`NonFinite`](crate::ErrorKind::NonFinite) also for a value beyond the largest `f32`.
+    /// As [`encode`](GgmlType::encode); [`NonFinite`](crate::ErrorKind::NonFinite) also for a value beyond the largest
+    /// `f32`.
     pub fn from_qtensor(self, q: &QTensor) -> Result<Converted> {
         let blocks = self.blocks(q.shape())?;
         let values: Vec<f32> = q.dequantize();
@@ -124,7 +127,13 @@ impl GgmlType {
                 }
                 (Grid::MinMax { min, max }, true) if q.bits() <= bits => {
                     let (min, max) = (min.numbers().get(group), max.numbers().get(group));
-                    from_lowest(codes, (max - min) / f64::from((1u32 << q.bits()) - 1), min, bits, block)
+                    let top = ((1u32 << q.bits()) - 1) as u16;
+                    let step = (max - min) / f64::from(top);
+                    // From the upper end down where only that is a number of 16 bits.
+                    match from_lowest(codes, step, min, bits, block) {
+                        None => from_lowest(&codes.map(|code| top - code), -step, max, bits, block),
+                        written => written,
+                    }
                 }
                 _ => None,
             };
@@ -226,8 +235,8 @@ fn exact(x: f64) -> Option<f16> {
     (f64::from(near) == x).then_some(near)
 }
 
-/// A block of `Q4_0`, `Q5_0` or `Q8_0`, if it has these levels: with the scale negative where the codes need one more above 0 than
-/// below.
+/// A block of `Q4_0`, `Q5_0` or `Q8_0`, if it has these levels: with the scale negative where the codes need one more
+/// above 0 than below.
 fn centred(codes: &[u16; 32], scale: f64, zero: u16, bits: u8, block: &mut [u8]) -> Option<()> {
     let (scale, middle) = (exact(scale)?, 1i32 << (bits - 1));
     let steps = codes.map(|code| i32::from(code) - i32::from(zero));
@@ -258,4 +267,41 @@ fn from_lowest(codes: &[u16; 32], step: f64, lowest: f64, bits: u8, block: &mut 
         _ => pack::<5>(&codes, &mut block[4..]),
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn negative_and_zero_scales_are_turned() {
+        let block = |d: f32| -> Vec<u8> {
+            let mut block = f16::from_f32(d).to_le_bytes().to_vec();
+            block.extend((0..16).map(|i| i | (15 - i) << 4));
+            block
+        };
+        let bytes = [block(0.5), block(-0.25), block(0.0)].concat();
+        let q = GgmlType::Q4_0.to_qtensor(&[96], &bytes).unwrap();
+        let scale = Scales::F16(vec![f16::from_f32(0.5), f16::from_f32(0.25), f16::MIN_POSITIVE]);
+        assert_eq!(q.grid(), &Grid::Affine { scale, zero_point: Some(vec![8, 7, 8]) });
+        assert_eq!((q.codes()[0], q.codes()[32], q.codes()[64]), (0, 15, 8));
+        assert_eq!((q.dequantize::<f32>()[0], q.dequantize::<f32>()[32], q.dequantize::<f32>()[64]), (-4.0, 2.0, 0.0));
+        let back = GgmlType::Q4_0.from_qtensor(&q).unwrap();
+        assert!(back.exact && back.bytes[..36] == bytes[..36]);
+    }
+
+    #[test]
+    fn ranges_are_kept_in_the_narrowest_type_that_is_exact() {
+        let block = |d: f32, m: f32| -> Vec<u8> {
+            let numbers = [f16::from_f32(d).to_le_bytes(), f16::from_f32(m).to_le_bytes()].concat();
+            [numbers, vec![0xf0; 16]].concat()
+        };
+        let grid = |d, m| GgmlType::Q4_1.to_qtensor(&[32], &block(d, m)).unwrap().grid().clone();
+        let wide = Grid::MinMax { min: Values::F32(vec![-1.0]), max: Values::F32(vec![6.5]) };
+        assert_eq!(grid(0.5, -1.0), wide);
+        assert_eq!(grid(-0.5, 6.5), wide);
+        let tiny = 2f64.powi(-24);
+        let far = Grid::MinMax { min: Values::F64(vec![1024.0]), max: Values::F64(vec![1024.0 + 15.0 * tiny]) };
+        assert_eq!(grid(tiny as f32, 1024.0), far);
+    }
 }

@@ -34,19 +34,26 @@ use simple::{Centred, Q8, Ranged};
 ///
 /// `d`, `m`, `dmin` are `f16`; values are computed in `f32`, in this order.
 ///
-/// The first five are encoded byte for byte as the Python package `gguf` 0.19 does. A scale keeps 11 bits and no more than 65,504:
-/// `|x - x'| <= step / 2` holds for the scale before it was rounded, and for `Q4_0` and `Q5_0` only below the largest positive level.
+/// The first five are encoded byte for byte as the Python package `gguf` 0.19 does. A scale keeps 11 bits, is at most
+/// 65,504, and up to 2^-25 becomes 0 ([`Encoded::vanished`]). With `A` the largest `|x|` of a block and `R` its
+/// `max - min`:
 ///
-/// `Q4K` and `Q6K` are encoded by a search of this crate: the sum of squared errors of a block is at most that of the plain choice,
-/// whose error is, with `R` the largest `max - min` and `M` the largest `-min` of a block's parts (0 counting as one of the
-/// numbers for `-min`), `R'` that of the part, `A` and `A'` the same of `|x|`:
+/// ```text
+/// Q4_0: |x - x'| <= A / 8 + A / 2^11 + 2^-22             Q5_0: |x - x'| <= A / 16 + A / 2^11 + 2^-21
+/// Q4_1: |x - x'| <= R / 30 + (R + A) / 2^11 + 2^-21      Q5_1: |x - x'| <= R / 62 + (R + A) / 2^11 + 2^-20
+/// Q8_0: |x - x'| <= A / 254 + A / 2^11 + 2^-18
+/// ```
+///
+/// `Q4K` and `Q6K` are encoded by a search of this crate: the sum of squared errors of a block is at most that of the
+/// plain choice. With `R` the largest `max - min` and `M` the largest `-min` of a block's parts, where `min` is at most
+/// 0, `R'` that of the part, and `A` and `A'` the same of `|x|`, the error of the plain choice is
 ///
 /// ```text
 /// Q4K: |x - x'| <= R' / 30 + (R + M) (1 / 126 + 2^-11) + R / 3780 + 2^-14
-/// Q6K: |x - x'| <= A' / 62 + A (1 / 254 + 2^-11 + 2^-13) + 2^-14
+/// Q6K: |x - x'| <= A' / 62 + A (1 / 254 + 2^-11 + 2^-13) + 2^-13
 /// ```
 ///
-/// So the root of the mean of their squares bounds that of the block's errors.
+/// and the root of the mean of these squares bounds that of the block's errors.
 ///
 /// ```
 /// use lapidary::quant::layout::GgmlType;
@@ -85,7 +92,7 @@ pub enum GgmlType {
 pub struct Encoded {
     /// The blocks, in logical order.
     pub bytes: Vec<u8>,
-    /// Blocks of several values whose scale rounds to 0, so that all decode to one.
+    /// Blocks that need a scale and whose scale rounds to 0: all of such a block decodes to 0, or to its minimum.
     pub vanished: usize,
     /// The first such block.
     pub first_vanished: Option<usize>,
@@ -150,9 +157,9 @@ impl GgmlType {
     /// The blocks of a tensor whose rows (last axis) are whole blocks.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when a row is not a multiple of [`block_len`](GgmlType::block_len), or a scale is beyond
-    /// the largest `f16`, naming the block; [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinity;
-    /// [`Empty`](crate::ErrorKind::Empty) without an element.
+    /// [`Argument`](crate::ErrorKind::Argument) when a row is not a multiple of [`block_len`](GgmlType::block_len), or
+    /// a scale is beyond the largest `f16`, naming the block; [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or
+    /// infinity; [`Empty`](crate::ErrorKind::Empty) without an element.
     pub fn encode<'a>(self, values: impl Into<TensorRef<'a, f32>>) -> Result<Encoded> {
         let values = values.into();
         let blocks = self.blocks(values.shape())?;
@@ -169,13 +176,14 @@ impl GgmlType {
         }
     }
 
-    /// The values of blocks, by the reference's arithmetic: a scale that is infinite or NaN gives such values. Does not allocate.
+    /// The values of blocks, by the reference's arithmetic: a scale that is infinite or NaN gives such values. Does not
+    /// allocate.
     ///
     /// # Errors
     /// [`Shape`](crate::ErrorKind::Shape) when `values` are not whole blocks, or `bytes` not those of as many.
     pub fn decode(self, bytes: &[u8], values: &mut [f32]) -> Result<()> {
         let blocks = values.len() / self.block_len();
-        if values.len() % self.block_len() != 0 {
+        if !values.len().is_multiple_of(self.block_len()) {
             return Err(Error::shape("values", &[blocks.saturating_add(1) * self.block_len()], &[values.len()]));
         }
         self.check_bytes(bytes, blocks)?;
@@ -187,7 +195,7 @@ impl GgmlType {
     fn blocks(self, shape: &[usize]) -> Result<usize> {
         let len = checked_volume(shape)?;
         let row = shape.last().copied().unwrap_or(1);
-        if row % self.block_len() != 0 {
+        if !row.is_multiple_of(self.block_len()) {
             let needed = match self.block_len() {
                 256 => "a multiple of 256",
                 _ => "a multiple of 32",

@@ -3,19 +3,19 @@
 use super::blocks::{Block, Fate, half, some_half};
 use crate::element::Real;
 
-/// `d` and `dmin` (2 bytes each), 8 scales and 8 minima of 6 bits (12 bytes), 4-bit codes: of each two parts, those of the first are the
-/// low nibbles of 32 bytes, those of the second the high ones.
+/// `d` and `dmin` (2 bytes each), 8 scales and 8 minima of 6 bits (12 bytes), 4-bit codes: of each two parts, those of
+/// the first are the low nibbles of 32 bytes, those of the second the high ones.
 ///
 /// Encoding, in `f64`. Each part has two wishes for its step and the offset of code 0, which is at most 0:
 ///
 /// ```text
 /// plain:  offset = min(0, min x);  step = (max(x) - offset) / 15
-/// fitted: of the codes for (13.5, 13.75 .. 16.5) steps in the range, the line of least squares; the one with the least error
+/// fitted: of the codes for 13.5, 13.75 .. 16.5 steps in the range, the line of least squares; the best of these
 /// ```
 ///
-/// and for each of the two `d = max step / 63`, `dmin = max -offset / 63`, at least the smallest `f16` above 0, are tried: a part takes
-/// the scale and minimum, rounded from either wish or one higher, whose codes have the least squared error; the block the `d` and
-/// `dmin` with the least sum.
+/// and for each of the two `d = max step / 63`, `dmin = max -offset / 63`, at least the smallest `f16` above 0, are
+/// tried: a part takes the scale and minimum, rounded from either wish or one higher, whose codes have the least
+/// squared error; the block the `d` and `dmin` with the least sum.
 pub(super) struct Q4K;
 
 /// What one part would have without rounding: `x = step * q - offset`.
@@ -219,5 +219,35 @@ impl Trial {
                 *byte = low | high << 4;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn six_bit_numbers_are_where_they_are_read() {
+        let trial = Trial {
+            d: half::f16::ONE,
+            dmin: half::f16::from_f32(0.5),
+            scales: [1, 2, 3, 63, 5, 22, 47, 62],
+            minima: [60, 50, 40, 30, 20, 10, 63, 0],
+            squares: 0.0,
+        };
+        let mut bytes = [0; 144];
+        trial.write(&[[0.0; 32]; 8], &mut bytes);
+        for (j, (step, offset)) in steps(&bytes).into_iter().enumerate() {
+            assert_eq!((step, offset), (trial.scales[j].into(), 0.5 * f32::from(trial.minima[j])), "{j}");
+        }
+    }
+
+    #[test]
+    fn levels_that_are_there_come_back() {
+        let x: [f32; 256] = std::array::from_fn(|i| ((i * 7 % 16) as f32 - 5.0) * if i < 128 { 63.0 } else { 21.0 });
+        let (mut bytes, mut back) = ([0; 144], [0.0; 256]);
+        assert_eq!(Q4K::encode(&x, &mut bytes), Fate::Kept);
+        Q4K::decode(&bytes, &mut back);
+        assert_eq!(back, x);
     }
 }

@@ -3,12 +3,12 @@
 use super::blocks::{Block, Fate, half, some_half};
 use crate::element::Real;
 
-/// Low nibbles (128 bytes), high pairs of bits (64 bytes), 16 signed scales, `d` (2 bytes). Of each 128 elements, with `l` below 64 and
-/// `k` below 32: nibbles `l` are the low ones of elements `l`, the high ones of `l + 64`; pairs `k` are those of `k`, `k + 32`,
-/// `k + 64`, `k + 96`.
+/// Low nibbles (128 bytes), high pairs of bits (64 bytes), 16 signed scales, `d` (2 bytes). Of each 128 elements, with
+/// `l` below 64 and `k` below 32: nibbles `l` are the low ones of elements `l`, the high ones of `l + 64`; pairs `k`
+/// are those of `k`, `k + 32`, `k + 64`, `k + 96`.
 ///
-/// Encoding, in `f64`. With `A` the largest `|x|` of the block, at `x`, and `A'` that of a part, two scales are tried, at least the smallest
-/// `f16` above 0:
+/// Encoding, in `f64`. With `A` the largest `|x|` of the block, at `x`, and `A'` that of a part, two scales are tried,
+/// at least the smallest `f16` above 0:
 ///
 /// ```text
 /// d = A / (31 * 127);   d = x / (-32 * -128)
@@ -153,4 +153,28 @@ fn write(parts: &[[f32; 16]], d: half::f16, scales: &[i8; 16], bytes: &mut [u8; 
         *byte = scale.cast_unsigned();
     }
     rest[16..].copy_from_slice(&d.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_that_are_there_come_back_and_lie_where_they_are_read() {
+        let x: [f32; 256] = std::array::from_fn(|i| ((i * 11 % 63) as f32 - 31.0) * if i < 128 { 127.0 } else { 40.0 });
+        let (mut bytes, mut back) = ([0; 210], [0.0; 256]);
+        let mut full = x;
+        // Each part reaches its end.
+        full.as_chunks_mut::<16>().0.iter_mut().enumerate().for_each(|(j, part)| {
+            part[j] = 31.0 * if j < 8 { 127.0 } else { 40.0 };
+        });
+        assert_eq!(Q6K::encode(&full, &mut bytes), Fate::Kept);
+        Q6K::decode(&bytes, &mut back);
+        assert_eq!(back, full);
+        let codes = unpack(&bytes);
+        let sign = |j: usize| if steps(&bytes)[j] < 0.0 { -1.0 } else { 1.0 };
+        assert!((0..256).all(|i| (f32::from(codes[i]) - 32.0) * sign(i / 16) * back[i].signum() >= 0.0));
+        assert_eq!(bytes[0] & 15 | (bytes[128] & 3) << 4, codes[0]);
+        assert_eq!(bytes[127] >> 4 | bytes[191] >> 6 << 4, codes[255]);
+    }
 }

@@ -10,8 +10,8 @@ use half::f16;
 /// q = trunc(x * (1 / d) + 2^(b-1) + 1/2)                at most 2^b - 1
 /// ```
 ///
-/// `d` and its reciprocal are in `f32`; product and sum are exact but for one rounding to `f32`, as a fused operation has it; `d` is
-/// stored in `f16`.
+/// `d` and its reciprocal are in `f32`; product and sum are exact but for one rounding to `f32`, as a fused operation
+/// has it; `d` is stored in `f16`.
 pub(super) struct Centred<const BITS: u32>;
 
 /// `Q4_1`, `Q5_1`: `d` and `m` (2 bytes each), then as [`Centred`].
@@ -149,7 +149,8 @@ fn fate(d: f32, stored: f16, needed: bool) -> Fate {
     }
 }
 
-/// The fifth bits, if there are any, then 16 bytes: the codes of the first half in the low nibbles, of the second in the high ones.
+/// The fifth bits, if there are any, then 16 bytes: the codes of the first half in the low nibbles, of the second in
+/// the high ones.
 #[inline(always)]
 pub(super) fn pack<const BITS: u32>(codes: &[u8; 32], bytes: &mut [u8]) {
     let (fifth, nibbles) = bytes.split_at_mut(if BITS == 5 { 4 } else { 0 });
@@ -181,4 +182,41 @@ pub(super) fn unpack<const BITS: u32>(bytes: &[u8]) -> [u8; 32] {
         }
     }
     codes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_by_hand() {
+        // The first of the largest magnitude has code 0; its opposite is one step short.
+        let mut x = [0f32; 32];
+        (x[0], x[1], x[17]) = (8.0, -8.0, 1.0);
+        let mut bytes = [0u8; 18];
+        assert_eq!(Centred::<4>::encode(&x, &mut bytes), Fate::Kept);
+        assert_eq!((half(&bytes, 0), &bytes[2..5]), (-1.0, &[0x80, 0x7f, 0x88][..]));
+        let mut back = [9f32; 32];
+        Centred::<4>::decode(&bytes, &mut back);
+        assert_eq!((back[0], back[1], back[17], back[2]), (8.0, -7.0, 1.0, 0.0));
+        // Fifth bits are apart: 16 is the code of 0, so all are set but the first.
+        let mut bytes = [0u8; 22];
+        Centred::<5>::encode(&x, &mut bytes);
+        assert_eq!((half(&bytes, 0), &bytes[2..8]), (-0.5, &[0xfe, 0xff, 0xfd, 0xff, 0x00, 0xef][..]));
+        let mut bytes = [0u8; 20];
+        assert_eq!(Ranged::<4>::encode(&[1e5; 32], &mut bytes), Fate::Overflow(1e5));
+        assert_eq!(Ranged::<4>::encode(&[2.5; 32], &mut bytes), Fate::Kept);
+        assert_eq!((half(&bytes, 0), half(&bytes, 2), bytes[4]), (0.0, 2.5, 0));
+    }
+
+    #[test]
+    fn codes_come_back_from_nibbles_and_fifth_bits() {
+        let codes: [u8; 32] = std::array::from_fn(|i| (i * 13 % 32) as u8);
+        let mut bytes = [0; 20];
+        pack::<5>(&codes, &mut bytes);
+        assert_eq!(unpack::<5>(&bytes), codes);
+        let codes = codes.map(|code| code & 15);
+        pack::<4>(&codes, &mut bytes[..16]);
+        assert_eq!(unpack::<4>(&bytes[..16]), codes);
+    }
 }
