@@ -339,6 +339,9 @@ fn parts_of_a_matmul_nbits_that_do_not_fit_are_refused() {
     let q = Affine::new(4).unwrap().per_group(32).unwrap().quantize(TensorRef::from(&x)).unwrap();
     assert!(kind(&q, 16).is_ok());
     assert_eq!(kind(&q, 64), Err(Argument));
+    let whole = Affine::new(8).unwrap().quantize(TensorRef::from(&x)).unwrap();
+    assert_eq!(kind(&whole, 1 << 63), Err(Argument));
+    assert!(kind(&whole, 64).is_ok());
     assert_eq!(kind(&MinMax::new(8).unwrap().quantize(TensorRef::from(&x)).unwrap(), 32), Err(Argument));
     assert_eq!(kind(&Affine::new(4).unwrap().quantize(&[1f32; 32]).unwrap(), 32), Err(Argument));
     assert_eq!(

@@ -181,12 +181,14 @@ impl MatMulNBits {
                 return Err(Error::argument("levels", found, "scales, or ranges of 2 or 4 bits"));
             }
         };
-        let mut filled_up = Vec::with_capacity(n * blocks * block_size);
-        for (codes, fill) in codes.chunks_exact(k).zip(fill.chunks_exact(blocks)) {
-            filled_up.extend_from_slice(codes);
-            filled_up.extend(fill.last().into_iter().cycle().take(blocks * block_size - k));
+        let mut filled_up = filled(whole_blocks(n, blocks, block_size)?, 0)?;
+        let row = blocks * block_size;
+        let rows = filled_up.chunks_exact_mut(row).zip(codes.chunks_exact(k)).zip(fill.chunks_exact(blocks));
+        for ((row, codes), fill) in rows {
+            row[..k].copy_from_slice(codes);
+            row[k..].fill(fill[blocks - 1]);
         }
-        let packed = pack_rows(&filled_up, blocks * block_size, q.bits())?;
+        let packed = pack_rows(&filled_up, row, q.bits())?;
         Self::new([n, k], q.bits(), block_size, packed, scales, zero_points)
     }
 
@@ -335,6 +337,13 @@ pub(super) fn check_form(bits: u8, block_size: usize) -> Result<()> {
         true => Ok(()),
         false => Err(Error::argument("block size", block_size, "a power of two of at least 16")),
     }
+}
+
+/// Codes of `n` rows of whole blocks.
+pub(super) fn whole_blocks(n: usize, blocks: usize, block_size: usize) -> Result<usize> {
+    let codes =
+        blocks.checked_mul(block_size).and_then(|row| row.checked_mul(n)).filter(|&all| all <= isize::MAX as usize);
+    codes.ok_or_else(|| Error::argument("block size", block_size, "one whose blocks memory holds"))
 }
 
 /// Rows of so many codes, each packed from a byte on; the last byte of a row is filled up with the middle code.

@@ -1,6 +1,6 @@
 //! ONNX Runtime's own quantizer to `MatMulNBits`.
 
-use super::matmul_nbits::{MatMulNBits, ZeroPoints, check_form, pack_rows};
+use super::matmul_nbits::{MatMulNBits, ZeroPoints, check_form, pack_rows, whole_blocks};
 use crate::{
     error::{Error, Result},
     tensor::{Scales, TensorRef, Values, qtensor::check_finite, view::filled},
@@ -76,7 +76,7 @@ impl OrtRoundToNearest {
         let blocks = k.div_ceil(self.block_size);
         let mut scales = Vec::with_capacity(n * blocks);
         let mut zeros = Vec::with_capacity(n * blocks);
-        let mut codes = filled(n * blocks * self.block_size, 0u8)?;
+        let mut codes = filled(whole_blocks(n, blocks, self.block_size)?, 0u8)?;
         let rows = codes.chunks_exact_mut(blocks * self.block_size).zip(weights.as_slice().chunks_exact(k));
         for (row, (codes, values)) in rows.enumerate() {
             for (i, (codes, values)) in
@@ -143,7 +143,7 @@ mod tests {
     fn halves_go_away_from_zero_and_the_largest_has_code_0() {
         let symmetric = OrtRoundToNearest::new(4, 16).unwrap().symmetric();
         // The scale is -1, so 0.5 and -0.5 lie between two codes.
-        let b = blocks(&[8.0, 0.5, -0.5, -8.0], symmetric).unwrap();
+        let b = blocks(&[8.0, 0.5, -0.5, -7.0], symmetric).unwrap();
         assert_eq!((b.scales(), b.zero_points()), (&Values::F32(vec![-1.0]).into(), &ZeroPoints::Middle));
         assert_eq!(b.packed(), [8 << 4, 15 << 4 | 9, 0, 0, 0, 0, 0, 0]);
         let zeroed = blocks(&[-1.0, 2.0, 0.1], OrtRoundToNearest::new(2, 16).unwrap()).unwrap();
@@ -160,6 +160,10 @@ mod tests {
         assert!(blocks(&[3e38, -3e38], quantizer.symmetric()).is_ok());
         let error = blocks(&[1.0, f32::NAN], quantizer).unwrap_err();
         assert_eq!((error.kind(), error.index()), (ErrorKind::NonFinite, Some(1)));
+        let huge = OrtRoundToNearest::new(8, 1 << 63).unwrap();
+        assert_eq!(blocks(&[1.0], huge).unwrap_err().kind(), ErrorKind::Argument);
+        let two = TensorRef::new(&[1.0f32, 2.0], &[2, 1]).unwrap();
+        assert_eq!(huge.quantize(two).unwrap_err().kind(), ErrorKind::Argument);
         assert_eq!(blocks(&[], quantizer).unwrap_err().kind(), ErrorKind::Empty);
         assert_eq!(quantizer.quantize(&[1.0f32]).unwrap_err().kind(), ErrorKind::Argument);
         for (bits, size) in [(3, 16), (1, 32), (16, 32), (4, 0), (4, 8), (4, 48)] {
