@@ -121,8 +121,9 @@ impl MatMulNBits {
     /// max = min = c: q = 0, zero_point = -1, scale = c
     /// ```
     ///
-    /// which is within 2 ulp of the larger of `|min|` and `|max|`, for constant blocks exact. The codes that fill up
-    /// the last block are its zero point; zero points that fill up a byte are `2^(bits-1)`.
+    /// which is exact for constant blocks, and else within 2 ulp of the larger of `|min|` and `|max|`: measured, and
+    /// reached, not proven. The codes that fill up the last block are its zero point; zero points that fill up a byte
+    /// are `2^(bits-1)`.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when a number is not in its range, there are not two axes, a block lies
@@ -196,8 +197,8 @@ impl MatMulNBits {
     ///
     /// Exact with integer zero points (the sign of a zero aside): where a scale is negative, codes and zero point are
     /// counted from the other end; where it is 0, all codes are that of 0. With zero points in `f32` the levels are
-    /// [min-max](Grid::MinMax) ones in `f64`, which are rounded once, not three times: within 2 ulp of the block's
-    /// largest level.
+    /// [min-max](Grid::MinMax) ones in `f64`, which are rounded once, not three times: as far apart as
+    /// [above](MatMulNBits::from_qtensor).
     ///
     /// # Errors
     /// As [`QTensor::new`].
