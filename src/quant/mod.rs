@@ -10,6 +10,7 @@ mod budget;
 mod certificate;
 mod data;
 mod fake;
+pub mod layout;
 mod linear;
 mod lsq;
 mod minmax;
