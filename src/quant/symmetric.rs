@@ -144,8 +144,8 @@ impl<T: Element> Certify<T> for Symmetric {
 
 /// The larger end of the range; 0 lies in the middle.
 #[derive(Clone, Copy)]
-struct Magnitude {
-    steps: f64,
+pub(super) struct Magnitude {
+    pub(super) steps: f64,
 }
 
 impl Fit for Magnitude {
