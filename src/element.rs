@@ -107,6 +107,10 @@ pub trait Real: Element<Real = Self> + Float {
     fn from_integer(integer: i32) -> Self;
     /// The nearest integer, half to even, of a magnitude below 2^22.
     fn nearest(self) -> i32;
+    /// The next smaller number.
+    fn below(self) -> Self;
+    /// Rounds to `f32`, an inexact result to the neighbour whose last bit is odd.
+    fn to_odd_single(self) -> f32;
 }
 
 macro_rules! any {
@@ -127,7 +131,7 @@ macro_rules! any {
 }
 
 macro_rules! real {
-    ($t:ty, $dtype:ident, $width:literal, $shift:expr) => {
+    ($t:ty, $dtype:ident, $width:literal, $shift:expr, $odd:expr) => {
         impl sealed::Sealed for $t {}
         impl Element for $t {
             type Real = $t;
@@ -179,12 +183,20 @@ macro_rules! real {
                 const SHIFT: $t = $shift;
                 ((self + SHIFT).to_bits() as u32).wrapping_sub(SHIFT.to_bits() as u32).cast_signed()
             }
+            #[inline(always)]
+            fn below(self) -> Self {
+                self.next_down()
+            }
+            #[inline(always)]
+            fn to_odd_single(self) -> f32 {
+                $odd(self)
+            }
         }
     };
 }
 
-real!(f32, F32, 31, 12_582_912.0);
-real!(f64, F64, 63, 6_755_399_441_055_744.0);
+real!(f32, F32, 31, 12_582_912.0, f32::from);
+real!(f64, F64, 63, 6_755_399_441_055_744.0, to_f32_odd);
 
 macro_rules! half {
     ($t:ty, $dtype:ident, $exponent:literal) => {

@@ -7,7 +7,10 @@ use lapidary::{
         Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Compact, Ema, Lamb, Lion, Lookahead, NAdam, Norm, Params,
         RAdam, RmsProp, Scaler, ScheduleFree, Sgd, StepOptions, Update, accumulate,
     },
-    quant::{Affine, FakeQuantize, Histogram, Lsq, MinMax, MinMaxObserver, MovingAverageObserver, Symmetric},
+    quant::{
+        Affine, FakeQuantize, FloatFormat, Histogram, KMeans, Lsq, MinMax, MinMaxObserver, Minifloat,
+        MovingAverageObserver, Symmetric, Table,
+    },
 };
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -100,7 +103,8 @@ fn all(n: usize) {
         let minmax = MinMax::new(bits).unwrap();
         let affine = Affine::new(bits).unwrap();
         let symmetric = Symmetric::new(bits.max(2)).unwrap();
-        let quantizers: [&dyn Quantizer<f32>; 8] = [
+        let table = Table::new(&(0..1u16 << bits).map(f32::from).collect::<Vec<_>>()).unwrap();
+        let quantizers: [&dyn Quantizer<f32>; 13] = [
             &minmax,
             &minmax.per_channel(0),
             &minmax.per_channel(2),
@@ -109,6 +113,11 @@ fn all(n: usize) {
             &affine.per_channel(2),
             &affine.per_group(3).unwrap(),
             &symmetric.per_channel(1),
+            &table,
+            &table.clone().per_channel(2),
+            &Table::nf4(),
+            &Minifloat::new(FloatFormat::E4m3).per_channel(1),
+            &Minifloat::mx(FloatFormat::E2m1),
         ];
         for quantizer in quantizers {
             let mut q = quantizer.quantize(TensorRef::new(&gradient, &shape).unwrap()).unwrap();
@@ -119,6 +128,13 @@ fn all(n: usize) {
                 q.error(TensorRef::new(&gradient, &shape).unwrap()).unwrap();
             });
         }
+        // To fit k-means sorts a copy: only it may allocate.
+        let kmeans = KMeans::new(bits).unwrap().per_channel(1);
+        let mut q = kmeans.quantize(TensorRef::new(&gradient, &shape).unwrap()).unwrap();
+        check(&format!("codes of {kmeans:?} of {n}"), || {
+            kmeans.encode(TensorRef::new(&gradient, &shape).unwrap(), &mut q).unwrap();
+            q.dequantize_into(TensorMut::new(&mut param, &shape).unwrap()).unwrap();
+        });
     }
     let (symmetric, lsq) = (Symmetric::new(4).unwrap(), Lsq::new(4).unwrap());
     let granularities = [

@@ -8,7 +8,7 @@ use lapidary::{
         Norm, RAdam, RmsProp, ScheduleFree, Sgd, Stop, clip_norm, clip_value, minimize,
     },
     prune::{Magnitude, Threshold},
-    quant::{Affine, FakeQuantize, Lsq, MinMax, Symmetric},
+    quant::{Affine, FakeQuantize, FloatFormat, KMeans, Lsq, MinMax, Minifloat, Symmetric, Table},
 };
 use std::sync::{Mutex, MutexGuard};
 
@@ -212,6 +212,17 @@ fn quantizers<T: Element>() {
                 let wide = Affine::new(16).unwrap();
                 quantizers.push(Box::new(wide.per_group(9).unwrap()));
                 quantizers.push(Box::new(wide.per_channel(shape.len() - 1)));
+                let kmeans = KMeans::new(b / 2).unwrap();
+                quantizers.push(Box::new(kmeans));
+                quantizers.push(Box::new(kmeans.per_channel(shape.len() - 1).with_zero()));
+                let levels: Vec<f32> = (0..1u16 << b).map(|i| f32::from(i * i) - 1e3).collect();
+                let table = Table::new(&levels).unwrap();
+                quantizers.push(Box::new(table.clone().per_group(32).unwrap()));
+                quantizers.push(Box::new(table.per_channel(shape.len() - 1)));
+                for format in [FloatFormat::E4m3, FloatFormat::E5m2, FloatFormat::E3m2, FloatFormat::E2m1] {
+                    quantizers.push(Box::new(Minifloat::new(format).per_channel(0)));
+                    quantizers.push(Box::new(Minifloat::mx(format)));
+                }
             }
             for quantizer in quantizers {
                 everywhere(&format!("{quantizer:?} {:?} {shape:?}", T::DTYPE), || {

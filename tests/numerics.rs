@@ -5,7 +5,7 @@ use lapidary::{
     Element, ErrorKind, Grid, Mask, Optimizer, OptimizerExt, PrunerExt, QTensor, QuantizerExt, Step, TensorRef, half,
     optim::{Adadelta, Adagrad, Adam, AdamW, Adamax, Lion, NAdam, RAdam, RmsProp, ScheduleFree, Sgd},
     prune::{Magnitude, Threshold},
-    quant::{Affine, Certify, MinMax, Symmetric},
+    quant::{Affine, Certify, FloatFormat, MinMax, Minifloat, Symmetric, Table},
 };
 use proptest::prelude::*;
 
@@ -72,6 +72,8 @@ fn affine_contract<T: Element>(x: &[T], q: &QTensor, group: usize, steps: f64, u
 
 /// By all schemes with an exact 0, for the whole and by groups.
 fn affine_contracts<T: Element>(x: &[T], bits: u8, group: usize, ulps: f64) -> Result<(), TestCaseError> {
+    // A quotient of 16 bits and its rounding fill the digits of an `f32`.
+    let ulps = if bits == 16 { ulps.max(2.0) } else { ulps };
     let affine = Affine::new(bits).unwrap();
     for (affine, group) in [(affine, x.len()), (affine.per_group(group).unwrap(), group)] {
         match affine.quantize(x) {
@@ -117,7 +119,14 @@ fn certified_schemes<T: Element>(x: &[T], bits: u8, group: usize, width: usize) 
     certified(&few.unwrap().per_group(group).unwrap(), x, group, &v)?;
     certified(&affine.unwrap().per_group(group).unwrap(), x, group, &v)?;
     certified(&symmetric, x, group, &v)?;
-    certified(&symmetric.full_range(), x, group, &v)
+    certified(&symmetric.full_range(), x, group, &v)?;
+    certified(&Table::nf4().per_group(group).unwrap(), x, group, &v)?;
+    certified(&Table::new(&[-0.25, 0.0, 0.5, 1.5]).unwrap().per_group(group).unwrap(), x, group, &v)?;
+    for format in [FloatFormat::E4m3, FloatFormat::E5m2, FloatFormat::E2m1, FloatFormat::E2m3, FloatFormat::E3m2] {
+        certified(&Minifloat::new(format).per_group(group).unwrap(), x, group, &v)?;
+        certified(&Minifloat::mx(format).per_group(group).unwrap(), x, group, &v)?;
+    }
+    Ok(())
 }
 
 /// Bits of codes: 1 to 8, and 16.

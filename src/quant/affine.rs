@@ -34,7 +34,7 @@ use crate::{
 /// ```
 ///
 /// and no `x'` is beyond the largest number of its type. `|x - x'| <= scale / 2 + 1 ulp(max |x|)`, with the scale as it is stored
-/// (2 ulp in `f64`). Codes and zero points are unsigned; the signed ones of `int8` and `int4` are these less `2^(b-1)`
+/// (2 ulp in `f64`, and with 16 bits). Codes and zero points are unsigned; the signed ones of `int8` and `int4` are these less `2^(b-1)`
 /// ([`QTensor::signed_codes`]). 8 bits of a whole tensor are ONNX's `DynamicQuantizeLinear`.
 ///
 /// | name | default | range | purpose |
@@ -186,7 +186,7 @@ pub(super) fn fit_scales<T: Element>(values: &[T], q: &mut QTensor, fit: impl Fi
     let scale = scale_of(min, max, fit)?;
     let granularity = q.granularity();
     let (layout, grid, _) = q.parts_mut();
-    let Some((scales, zeros)) = grid.affine_mut::<T::Real>() else { return Ok(()) };
+    let Some((scales, zeros)) = grid.scales_mut::<T::Real>() else { return Ok(()) };
     if granularity == Granularity::Tensor {
         scales[0] = scale;
         if let Some(zeros) = zeros {
@@ -227,7 +227,7 @@ pub(super) fn scales_of<R: Real>(ranges: &[Range], fit: impl Fit) -> Result<(Val
 pub(super) fn encode_finite<T: Element>(values: &[T], q: &mut QTensor, least: u16) {
     let (layout, grid, packed) = q.parts_mut();
     let bits = layout.bits;
-    if let Some((scales, zeros)) = grid.affine_mut::<T::Real>() {
+    if let Some((scales, zeros)) = grid.scales_mut::<T::Real>() {
         rows::encode(layout, values, AffineGroups { scales, zeros: zeros.as_deref(), bits, least }, packed);
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     element::{DType, Element},
     error::Result,
     kernel::scan,
-    tensor::QTensor,
+    tensor::{Grid, QTensor},
     traits::Quantizer,
 };
 
@@ -27,7 +27,7 @@ pub trait Certify<T: Element>: Quantizer<T> {
 /// ```
 ///
 /// The reach is 1/2 where codes are evenly spaced, the distance to the middle between two levels where they are not; ulps are
-/// those of the element type, 1, or 2 of `f64`. The first inequality is nearly met by some elements of any tensor. The others are
+/// those of the element type, 1, or 2 of `f64` and of 16 bits. The first inequality is nearly met by some elements of any tensor. The others are
 /// Cauchy's: met by an `x` that points along the error, and for others larger than the error by about `sqrt(3 * columns)`
 /// (`docs/benchmarks.md` has medians).
 ///
@@ -94,7 +94,7 @@ pub(super) fn certify<T: Element>(
     reach: impl Fn(u16) -> f64,
 ) -> Certificate {
     let layout = q.layout();
-    let ulps = if T::DTYPE == DType::F64 { 2.0 } else { 1.0 };
+    let ulps = if T::DTYPE == DType::F64 || q.bits() == 16 { 2.0 } else { 1.0 };
     let mut groups: Vec<f64> = vec![0.0; q.groups()];
     let rows = q.len() / layout.cols;
     let outputs = if q.shape().len() < 2 { 1 } else { q.shape()[0] };
@@ -123,6 +123,28 @@ pub(super) fn certify<T: Element>(
 fn norm(numbers: &[f64]) -> f64 {
     let rounding = f64::EPSILON * (numbers.len() as f64 + 4.0);
     scan::norm(numbers).map_or(f64::INFINITY, |norm| norm * (1.0 + rounding))
+}
+
+/// The certificate of listed levels, in the order of their codes, whose values were at most `beyond` scales.
+pub(super) fn certify_listed<T: Element>(q: &QTensor, levels: &[f32], beyond: f32) -> Certificate {
+    let mut sorted: Vec<f64> = levels.iter().map(|&level| level.into()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let beyond = f64::from(beyond);
+    let reach = |&level: &f32| {
+        let level = f64::from(level);
+        let below =
+            sorted.iter().rev().find(|&&other| other < level).map_or(level + beyond, |other| (level - other) / 2.0);
+        let above = sorted.iter().find(|&&other| other > level).map_or(beyond - level, |other| (other - level) / 2.0);
+        below.max(above)
+    };
+    let reaches: Vec<f64> = levels.iter().map(reach).collect();
+    let steps = |group| {
+        let Grid::Scaled { scale, .. } = q.grid() else { return Steps { step: 0.0, largest: 0.0 } };
+        let step = scale.get(group).unwrap_or_default();
+        // One ulp more: what is compared is a quotient, what comes back a product.
+        Steps { step, largest: 2.0 * beyond * step }
+    };
+    certify::<T>(q, steps, |code| reaches[usize::from(code)])
 }
 
 /// The distance from a magnitude to the next larger number of the type.

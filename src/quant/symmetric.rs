@@ -23,7 +23,7 @@ use crate::{
 /// ```
 ///
 /// so that the levels are symmetric and the lowest code is not used; `|x - x'| <= scale / 2 + 1 ulp(max |x|)`, with the scale as it is stored
-/// (2 ulp in `f64`). In [full range](Symmetric::full_range) the lowest code is a level too:
+/// (2 ulp in `f64`, and with 16 bits). In [full range](Symmetric::full_range) the lowest code is a level too:
 ///
 /// ```text
 /// scale = max |x| / 2^(b-1);  q from -2^(b-1) to 2^(b-1) - 1
@@ -144,8 +144,8 @@ impl<T: Element> Certify<T> for Symmetric {
 
 /// The larger end of the range; 0 lies in the middle.
 #[derive(Clone, Copy)]
-struct Magnitude {
-    steps: f64,
+pub(super) struct Magnitude {
+    pub(super) steps: f64,
 }
 
 impl Fit for Magnitude {

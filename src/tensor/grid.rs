@@ -60,10 +60,11 @@ impl Grid {
         }
     }
 
-    /// Scales and zero points, when the grid is affine in `R`.
-    pub(crate) fn affine_mut<R: Real>(&mut self) -> Option<(&mut [R], Option<&mut [u16]>)> {
+    /// Scales, and zero points if there are any, when the grid has scales in `R`.
+    pub(crate) fn scales_mut<R: Real>(&mut self) -> Option<(&mut [R], Option<&mut [u16]>)> {
         match self {
             Self::Affine { scale, zero_point } => Some((scale.as_mut_slice()?, zero_point.as_deref_mut())),
+            Self::Scaled { scale, .. } => Some((scale.as_mut_slice()?, None)),
             _ => None,
         }
     }
