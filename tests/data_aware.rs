@@ -56,7 +56,7 @@ impl Layer {
 }
 
 fn network() -> [Layer; 3] {
-    let bytes = unpacked(include_bytes!("fixtures/digits_mlp.f32.gz"));
+    let bytes = unpacked(include_bytes!("../examples/data/digits_mlp.f32.gz"));
     let mut numbers = bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b));
     let layers = [[300, 64], [100, 300], [10, 100]].map(|[outputs, inputs]| Layer {
         weight: numbers.by_ref().take(outputs * inputs).collect(),
