@@ -8,8 +8,8 @@ use lapidary::{
         RAdam, RmsProp, Scaler, ScheduleFree, Sgd, StepOptions, Update, accumulate,
     },
     quant::{
-        Affine, FakeQuantize, FloatFormat, Histogram, KMeans, Lsq, MinMax, MinMaxObserver, Minifloat,
-        MovingAverageObserver, Symmetric, Table,
+        Affine, FakeQuantize, FloatFormat, Histogram, Inputs, KMeans, Linear, Lsq, MinMax, MinMaxObserver, Minifloat,
+        MovingAverageObserver, Symmetric, Table, Workspace,
     },
 };
 use std::{
@@ -154,6 +154,17 @@ fn all(n: usize) {
             fake.backward(&x, &q, &x, &mut out).unwrap();
             lsq.forward(&x, &scales, &mut out).unwrap();
             lsq.backward(&x, &scales, &x, &mut out, &mut scale_gradient).unwrap();
+        });
+    }
+    let weights = TensorRef::new(&gradient[..n / 100 * 100], &[n / 100, 100]).unwrap();
+    let q = symmetric.per_group(20).unwrap().quantize(weights).unwrap();
+    let (x, mut y) = ([0.5f32; 300], vec![0f32; n / 100 * 3]);
+    for inputs in [Inputs::Int8, Inputs::F32] {
+        let layer = Linear::new(&q).unwrap().with_inputs(inputs).with_bias(&gradient[..n / 100]).unwrap();
+        let mut workspace = Workspace::default();
+        check(&format!("layer of {n}, {inputs:?}"), || {
+            let x = TensorRef::new(&x, &[3, 100]).unwrap();
+            layer.forward(x, TensorMut::new(&mut y, &[3, n / 100]).unwrap(), &mut workspace).unwrap();
         });
     }
     let (mut ends, mut moving, mut histogram) = (MinMaxObserver::new(), MovingAverageObserver::new(), Histogram::new());

@@ -8,7 +8,10 @@ use lapidary::{
         Norm, RAdam, RmsProp, ScheduleFree, Sgd, Stop, clip_norm, clip_value, minimize,
     },
     prune::{Magnitude, Threshold},
-    quant::{Affine, FakeQuantize, FloatFormat, KMeans, Lsq, MinMax, Minifloat, Symmetric, Table},
+    quant::{
+        Activation, Affine, FakeQuantize, FloatFormat, Inputs, KMeans, Linear, Lsq, MinMax, Minifloat, Symmetric,
+        Table, Workspace,
+    },
 };
 use std::sync::{Mutex, MutexGuard};
 
@@ -282,6 +285,36 @@ fn rounding_in_training() {
     rounded_in_training::<f64>();
     rounded_in_training::<f16>();
     rounded_in_training::<bf16>();
+}
+
+#[test]
+fn packed_layers() {
+    let _alone = alone();
+    for [rows, cols] in [[1, 1], [17, 33], [64, 4096], [300, 1000], [33, 33_000]] {
+        let (weights, x) = (numbers::<f32>(rows * cols, 3), numbers::<f32>(cols * 21, 4));
+        let weights = TensorRef::new(&weights, &[rows, cols]).unwrap();
+        for bits in [2, 4, 8] {
+            let (affine, symmetric) = (Affine::new(bits).unwrap(), Symmetric::new(bits).unwrap());
+            for q in [
+                affine.per_group(32).unwrap().quantize(&weights).unwrap(),
+                symmetric.per_group(20).unwrap().quantize(&weights).unwrap(),
+                symmetric.per_channel(0).quantize(&weights).unwrap(),
+            ] {
+                for inputs in [Inputs::Int8, Inputs::F32] {
+                    let layer = Linear::new(&q).unwrap().with_inputs(inputs).with_activation(Activation::Gelu);
+                    for batch in [1, 21] {
+                        everywhere(&format!("{rows} x {cols}, {bits} bits, {inputs:?}, {batch} vectors"), || {
+                            let mut y = vec![0f32; batch * rows];
+                            let x = TensorRef::new(&x[..batch * cols], &[batch, cols]).unwrap();
+                            let out = TensorMut::new(&mut y, &[batch, rows]).unwrap();
+                            layer.forward(x, out, &mut Workspace::default()).unwrap();
+                            self::bits(&y)
+                        });
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]

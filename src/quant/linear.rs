@@ -212,11 +212,11 @@ impl Linear {
     ) -> Result<()> {
         let (x, mut y) = (x.into(), y.into());
         let Shape { rows, cols, .. } = self.shape;
-        let batch = match x.shape() {
-            [many @ .., last] if *last == cols => many.iter().product::<usize>(),
+        let many = match x.shape() {
+            [many @ .., last] if *last == cols => many,
             other => return Err(Error::shape("inputs", &[cols], other)),
         };
-        let many = &x.shape()[..x.shape().len() - 1];
+        let batch = x.as_slice().len() / cols;
         if !matches!(y.shape(), [outer @ .., last] if *last == rows && outer == many) {
             return Err(Error::shape("outputs", &[many, &[rows]].concat(), y.shape()));
         }
