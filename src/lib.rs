@@ -2,8 +2,8 @@
 //!
 //! * [`optim`] **optimizes** them in training: [`Sgd`](optim::Sgd), [`AdamW`](optim::AdamW), [`Lion`](optim::Lion) and the rest of
 //!   the family, by PyTorch's conventions exactly, or another library's ([`Convention`](optim::Convention));
-//! * [`quant`] **quantizes** them to 1–8 bits: [`MinMax`](quant::MinMax), [`Affine`](quant::Affine),
-//!   [`Symmetric`](quant::Symmetric) into a packed [`QTensor`];
+//! * [`quant`] **quantizes** them to 1–8 bits, into a packed [`QTensor`]: [`MinMax`](quant::MinMax), [`Affine`](quant::Affine),
+//!   [`Symmetric`](quant::Symmetric) and more, with their error certified, and computes with the codes ([`Linear`](quant::Linear));
 //! * [`prune`] **prunes** them: [`Threshold`](prune::Threshold), [`Magnitude`](prune::Magnitude), a [`Mask`] that an
 //!   optimizer keeps;
 //! * [`slim`] **slims** models: units and layers that do not matter leave, a smaller dense model stays;

@@ -19,12 +19,9 @@ impl Layout {
                 let run = repeat * cols;
                 (group * run, run, count * run, len / (count * run))
             }
-            Groups::Columns { repeat, length, size } => {
-                let (row, col) = (group / cols, group % cols);
-                let (block, inner) = (row / repeat, row % repeat);
-                let blocks = length.div_ceil(size);
-                let (outer, along) = (block / blocks, block % blocks * size);
-                (((outer * length + along) * repeat + inner) * cols + col, 1, repeat * cols, size.min(length - along))
+            Groups::Columns { .. } => {
+                let (first, count, stride) = self.column(group);
+                (first, 1, stride, count)
             }
         };
         (0..count).map(move |i| first + i * stride).map(move |start| start..start + run)

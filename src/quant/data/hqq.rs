@@ -7,7 +7,7 @@ use crate::{
         grid::{Even, Level},
         isa::Isa,
         parallel::{Work, execute},
-        rows::{Code, Groups, Layout},
+        rows::{Code, Layout},
     },
     quant::MinMax,
     tensor::{Granularity, QTensor, TensorRef},
@@ -179,8 +179,8 @@ impl<T: Element> Work for Move<'_, T> {
 
     fn elements(&self) -> usize {
         // Each is looked at again and again; at the end pieces are single groups.
-        let (_, run, stride) = members(&self.layout, self.values.len(), self.first);
-        (self.values.len().div_ceil(stride) * run).saturating_mul(self.min.len()).saturating_mul(64)
+        let size: usize = self.layout.members(self.first, self.values.len()).map(|run| run.len()).sum();
+        size.saturating_mul(self.min.len()).saturating_mul(64)
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
@@ -196,30 +196,13 @@ impl<T: Element> Work for Move<'_, T> {
     fn run(self, _: Isa) {
         let Self { search, layout, values, first, min, max } = self;
         for (group, (min, max)) in (first..).zip(min.iter_mut().zip(max)) {
-            let (start, run, stride) = members(&layout, values.len(), group);
-            let runs = (start..values.len()).step_by(stride);
-            let members = runs.flat_map(|at| values[at..].iter().take(run)).map(|x| x.to_real());
+            let runs = layout.members(group, values.len());
+            let members = runs.flat_map(|run| &values[run]).map(|x| x.to_real());
             (*min, *max) = search.moved((*min, *max), layout.bits, members);
         }
     }
 
     fn combine((): (), (): ()) {}
-}
-
-/// Where a group is, in a tensor of `len` elements: its first, the elements of a run, and from one run to the next.
-fn members(layout: &Layout, len: usize, group: usize) -> (usize, usize, usize) {
-    let cols = layout.cols;
-    match layout.groups {
-        Groups::Whole => (0, len, len),
-        Groups::Rows { repeat, count } => (group * repeat * cols, repeat * cols, count * repeat * cols),
-        // Channels of the last axis: no blocks are offered here.
-        Groups::Columns { .. } => (group, 1, cols),
-        Groups::Blocks { size } => {
-            let per_row = cols.div_ceil(size);
-            let col = group % per_row * size;
-            (group / per_row * cols + col, size.min(cols - col), len)
-        }
-    }
 }
 
 impl Search {
