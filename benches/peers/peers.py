@@ -37,11 +37,11 @@ Steps = Callable[[int], list[float]]
 
 
 class Child:
-    """The Rust side, on so many threads."""
+    """A Rust side, on so many threads: this crate's, unless another command is given."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, command: list[str] | None = None) -> None:
         self.process = subprocess.Popen(
-            ["cargo", "bench", "--quiet", "--bench", "peers", "--", "--serve"],
+            command or ["cargo", "bench", "--quiet", "--bench", "peers", "--", "--serve"],
             cwd=Path(__file__).parents[2],
             env=os.environ | {"RAYON_NUM_THREADS": str(threads)},
             stdin=subprocess.PIPE,

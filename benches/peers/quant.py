@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -143,6 +144,21 @@ def layer(child: Child, bits: int, batch: int, size: int, threads: int, rounds: 
     return result
 
 
+def candle(child: Child, peer: Child, batch: int, size: int, threads: int, rounds: int) -> Row:
+    for side in (peer, child):
+        side.ask(f"open layer4 {batch} {size}")
+    count = 20 if batch == 1 else 4
+    sides = [lambda count, side=side: side.ask(f"step {count}") for side in (peer, child)]
+    seconds = in_turn(rounds, count, (sides[0], sides[1]))
+    plain = min(child.ask(f"plain {3 * count}"))
+    for side in (peer, child):
+        side.ask("close")
+    other, ours = (1e3 * min(side) for side in seconds)
+    case = f"4-bit, groups of {GROUP}, {size}², {batch} vector{'s' * (batch > 1)}"
+    median = np.median(seconds[0]) / np.median(seconds[1])
+    return Row(case, threads, other, ours, other / ours, median, 3.0 if batch == 1 else None, 1e3 * plain / ours)
+
+
 def codes(child: Child, case: str, length: int, threads: int, rounds: int, target) -> Row:
     torch.set_num_threads(threads)
     x = torch.from_numpy(numbers(length, 3)).reshape(-1, COLUMNS)
@@ -191,8 +207,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4096, help="rows and columns of a layer that fits the cache")
     parser.add_argument("--large", type=int, default=20480, help="those of one that does not")
     parser.add_argument("--length", type=int, default=1 << 24, help="elements to quantize")
+    parser.add_argument("--candle", action="store_true", help="builds candle and measures its Q4_0 too")
     args = parser.parse_args()
-    layers, tensors = [], []
+    layers, tensors, candles = [], [], []
     for threads in map(int, args.threads.split(",")):
         child = Child(threads)
         for bits, batch, target in ((4, 1, 1.2), (8, 1, 1.0), (4, 32, 1.0), (8, 32, 1.0), (2, 1, None)):
@@ -204,12 +221,20 @@ def main() -> None:
         for case, target in (("quantize8", 1.3), ("channel8", 3.0), ("fake8", 3.0), ("dequantize8", 2.0)):
             print(f"{threads} threads, {case}", file=sys.stderr)
             tensors.append(codes(child, case, args.length, threads, args.rounds, target))
+        if args.candle:
+            manifest = Path(__file__).with_name("candle") / "Cargo.toml"
+            command = ["cargo", "run", "--quiet", "--release", "--manifest-path", str(manifest)]
+            peer = Child(threads, command)
+            candles += [candle(child, peer, batch, args.size, threads, args.rounds) for batch in (1, 32)]
+            peer.close()
         isa = child.isa
         child.close()
     print(f"{processor()}; ONNX Runtime {onnxruntime.__version__}, PyTorch {torch.__version__}, lapidary on {isa}; {args.rounds} rounds")
     header = "case|threads|{} ms|ours ms|ratio (best)|ratio (median)|target|met|roofline"
     table(header.format("ONNX Runtime") + "|error: theirs / ours", 1, [r.cells() for r in layers])
     table(header.format("torch"), 1, [r.cells()[:-1] for r in tensors])
+    if candles:
+        table(header.format("candle"), 1, [r.cells()[:-1] for r in candles])
 
 
 if __name__ == "__main__":
