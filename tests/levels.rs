@@ -123,7 +123,7 @@ fn contracts<T: Element>(x: &[T], shape: [usize; 3], size: usize, ulps: f64) -> 
 fn shape(len: usize, cols: usize) -> [usize; 3] {
     let cols = cols.min(len);
     let rows = len / cols;
-    if rows % 2 == 0 { [2, rows / 2, cols] } else { [1, rows, cols] }
+    if rows.is_multiple_of(2) { [2, rows / 2, cols] } else { [1, rows, cols] }
 }
 
 /// The sum of squares of what quantization loses, of numbers about 1.

@@ -30,7 +30,7 @@ impl Format {
         let y = if y < self.largest { y } else { self.largest };
         let (power, lowest) = (y.to_bits() & EXPONENT, self.lowest.to_bits());
         let power = if power > lowest { power } else { lowest };
-        let shift = power + ((23 - self.mantissa) << 23) | 1 << 22;
+        let shift = (power + ((23 - self.mantissa) << 23)) | (1 << 22);
         let steps = (y + f32::from_bits(shift)).to_bits() - shift;
         // `2^mantissa` steps for each power; those of the lowest one are counted from 0.
         steps + ((power - lowest) >> (23 - self.mantissa))

@@ -150,7 +150,7 @@ impl FloatFormat {
 /// let mxfp4 = Minifloat::mx(FloatFormat::E2m1);
 /// let q = mxfp4.quantize(&weights)?;
 /// assert_eq!(q.byte_size() - 16 * 4, 64 / 2 + 64 / 32); // the 16 levels aside
-/// assert!(q.error(&weights)?.sqnr_db > 17.0);
+/// assert!(q.error(&weights)?.sqnr_db > 13.0); // numbers from 0.75 to 1 saturate
 /// let q = Minifloat::new(FloatFormat::E4m3).quantize(&[896.0f32, -0.0, 2.0])?;
 /// assert_eq!(q.packed(), [0x7e, 0x80, 0x38]); // 448, -0 and 1, times 2
 /// # Ok::<(), lapidary::Error>(())

@@ -66,7 +66,7 @@ const NF4: [f32; 16] = [
 /// let q = ternary.quantize(&weights)?;
 /// assert_eq!((q.bits(), q.codes()), (2, vec![0, 1, 2, 1]));
 /// assert_eq!(q.dequantize::<f32>(), [-2.0, 0.0, 2.0, 0.0]);
-/// assert_eq!(Table::nf4().quantize(&weights)?.codes(), [0, 8, 14, 7]);
+/// assert_eq!(Table::nf4().quantize(&weights)?.codes(), [0, 8, 13, 7]);
 /// # Ok::<(), lapidary::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
