@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8, help="turns of each side")
     parser.add_argument("--threads", default="1,2", help="counts of threads")
     parser.add_argument("--size", type=int, default=4096, help="rows and columns of a layer that fits the cache")
-    parser.add_argument("--large", type=int, default=20480, help="those of one that does not")
+    parser.add_argument("--large", type=int, default=16384, help="those of one that does not")
     parser.add_argument("--length", type=int, default=1 << 24, help="elements to quantize")
     parser.add_argument("--candle", action="store_true", help="builds candle and measures its Q4_0 too")
     args = parser.parse_args()
