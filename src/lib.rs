@@ -125,3 +125,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/EXTENDING.md")]
 struct Extending;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/QUANTIZATION.md")]
+struct Quantization;
