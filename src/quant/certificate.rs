@@ -74,7 +74,7 @@ impl Certificate {
     /// A bound of `‖(W - W') x‖₂` for any `x` of that 2-norm.
     #[must_use]
     pub fn product(&self, x_norm: f64) -> f64 {
-        norm(&self.outputs) * x_norm
+        if x_norm == 0.0 { 0.0 } else { norm(&self.outputs) * x_norm }
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) fn certify<T: Element>(
         .map(|(row, codes)| {
             for (run, group) in layout.runs(row, 0..layout.cols) {
                 let Steps { step, largest } = steps(group);
-                let slack = ulps * ulp::<T>(largest);
+                let slack = ulps * ulp::<T>(largest.min(T::LARGEST));
                 for (bound, &code) in bounds[run.clone()].iter_mut().zip(&codes[run]) {
                     // Rounding of this very sum must not make it smaller than it is.
                     *bound = (step * reach(code) + slack) * (1.0 + 2.0 * f64::EPSILON);
@@ -144,7 +144,9 @@ pub(super) fn certify_listed<T: Element>(q: &QTensor, levels: &[f32], beyond: f3
         // One ulp more: what is compared is a quotient, what comes back a product.
         Steps { step, largest: 2.0 * beyond * step }
     };
-    certify::<T>(q, steps, |code| reaches[usize::from(code)])
+    // A list may be shorter than there are codes: its last level stands for the rest.
+    let reach = |code: u16| reaches.get(usize::from(code)).or(reaches.last()).copied().unwrap_or_default();
+    certify::<T>(q, steps, reach)
 }
 
 /// The distance from a magnitude to the next larger number of the type.

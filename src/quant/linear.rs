@@ -13,15 +13,15 @@ use crate::{
 /// A dense layer `y = activation(W x + b)` whose weights stay in 2, 4 or 8 bits.
 ///
 /// ```text
-/// segment  = the columns that share a scale: a group, or the whole row (at most 32,768)
+/// segment  = the columns that share a scale: a group, or the whole row, cut where it is longer than 32,768
 /// s        = max |x| / 127 over the segment, n = round(x / s)                    Inputs::Int8
-/// y[i]     = Σ_segments (Σ_j code[i][j] * n[j] - zero[i] * Σ_j n[j]) * (scale[i] * s)
+/// y[i]     = Σ_segments (Σ_j code[i][j] * n[j] - zero[i] * Σ_j n[j]) * scale[i] * s
 /// y[i]     = Σ_segments (Σ_j (code[i][j] - zero[i]) * x[j]) * scale[i]           Inputs::F32
 /// y[i]     = activation(y[i] + b[i])
 /// ```
 ///
 /// The inner sums of `Int8` are exact integers, and segments are added in order in `f32`, so that every instruction set and number of
-/// threads gives the same bits; so do the sums of `F32`, column by column. Weights are laid out anew once, sixteen rows beside one
+/// threads gives the same bits; so do the sums of `F32`, column by column in a segment. Weights are laid out anew once, sixteen rows beside one
 /// another; AVX-512 VNNI, AVX2 and plain code multiply them four columns at a time.
 ///
 /// | name | default | purpose |
@@ -84,12 +84,29 @@ impl Activation {
         match self {
             Self::Identity => {}
             Self::Relu => y.iter_mut().for_each(|y| *y = if *y < 0.0 { 0.0 } else { *y }),
-            Self::Gelu => {
-                y.iter_mut().for_each(|y| *y *= 0.5 * (1.0 + libm::erff(*y * std::f32::consts::FRAC_1_SQRT_2)))
-            }
-            Self::Silu => y.iter_mut().for_each(|y| *y /= 1.0 + libm::expf(-*y)),
+            Self::Gelu => y.iter_mut().for_each(|y| {
+                let x = limited(*y);
+                *y = x * 0.5 * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2));
+            }),
+            Self::Silu => y.iter_mut().for_each(|y| {
+                let x = limited(*y);
+                *y = x / (1.0 + libm::expf(-x));
+            }),
         }
     }
+}
+
+/// Not so low that 0 meets infinity: the activations are 0 there.
+fn limited(y: f32) -> f32 {
+    if y < -1e4 { -1e4 } else { y }
+}
+
+/// Makes room for `each` a vector.
+fn resize<T: Clone>(room: &mut Vec<T>, batch: usize, each: usize, value: T) -> Result<()> {
+    let len = batch.checked_mul(each).filter(|&len| room.try_reserve(len.saturating_sub(room.len())).is_ok());
+    let needed = "as many as memory holds in a workspace";
+    room.resize(len.ok_or_else(|| Error::argument("vectors", batch, needed))?, value);
+    Ok(())
 }
 
 /// Memory that [`Linear::forward`] works in, of any layer. It grows to what the largest call needs; then nothing is allocated.
@@ -107,7 +124,7 @@ impl Linear {
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) unless `q` has two axes, 2, 4 or 8 bits, an [affine](Grid::Affine) grid, and one scale for
-    /// all, each row, or each group of up to 32,768 neighbours of a row; or when a scale is no `f32`.
+    /// all, each row, or each group of up to 32,768 neighbours of a row; or when a scale is no `f32` above 0.
     pub fn new(q: &QTensor) -> Result<Self> {
         let &[rows, cols] = q.shape() else {
             return Err(Error::argument("weights", format!("{:?}", q.shape()), "a matrix of [outputs, inputs]"));
@@ -141,7 +158,11 @@ impl Linear {
                     Row::Groups => row * cols.div_ceil(group) + segment * shape.segment / group,
                 };
                 let at = panel * segments + segment;
-                scales[at][lane] = scale.get(group).unwrap_or_default() as f32;
+                let found = scale.get(group).unwrap_or_default();
+                scales[at][lane] = found as f32;
+                if !(scales[at][lane] > 0.0 && scales[at][lane].is_finite()) {
+                    return Err(Error::argument("scale", format!("{found:?} in group {group}"), "an f32 above 0"));
+                }
                 if let (Some(to), Some(from)) = (&mut zeros, zero_point) {
                     to[at][lane] = from[group] as u8;
                 }
@@ -154,7 +175,6 @@ impl Linear {
                 }
             }
         }
-        check_finite("scales", scales.as_flattened())?;
         Ok(Self {
             shape,
             codes,
@@ -203,7 +223,9 @@ impl Linear {
     ///
     /// # Errors
     /// [`Shape`](crate::ErrorKind::Shape) when the shapes do not fit; [`NonFinite`](crate::ErrorKind::NonFinite) when an input is NaN or
-    /// infinite; `y` is then as it was. Outputs beyond the largest number become infinite.
+    /// infinite, [`Argument`](crate::ErrorKind::Argument) where memory does not hold the workspace; `y` is then as it was. Outputs beyond
+    /// the largest number become infinite, and so do those whose sum of codes times the weights' scale is (weights beyond 1e30);
+    /// infinities of both signs add up to NaN.
     pub fn forward<'a, 'b>(
         &self,
         x: impl Into<TensorRef<'a, f32>>,
@@ -228,19 +250,19 @@ impl Linear {
         let (words_each, segments) = (self.shape.all_chunks() * self.shape.unit() / 4, self.shape.segments());
         let vectors = match self.inputs {
             Inputs::Int8 => {
-                words.resize(batch * words_each, 0);
-                scales.resize(batch * segments, 0.0);
-                sums.resize(batch * segments, 0);
+                resize(words, batch, words_each, 0)?;
+                resize(scales, batch, segments, 0.0)?;
+                resize(sums, batch, segments, 0)?;
                 inputs::to_integers(self.shape, x.as_slice(), Spread { words, scales, sums });
                 Vectors::Small { words, scales, sums }
             }
             Inputs::F32 => {
-                floats.resize(batch * words_each, [0.0; 4]);
+                resize(floats, batch, words_each, [0.0; 4])?;
                 inputs::spread(self.shape, x.as_slice(), floats);
                 Vectors::Float(floats)
             }
         };
-        outputs.resize(self.shape.panels() * batch, [0.0; ROWS]);
+        resize(outputs, batch, self.shape.panels(), [0.0; ROWS])?;
         let zeros = self.zeros.as_deref().map_or(Zeros::All(1 << (self.shape.bits - 1)), Zeros::Each);
         let panels = Panels { shape: self.shape, codes: &self.codes, scales: &self.scales, zeros };
         products(panels, vectors, batch, outputs);
@@ -295,7 +317,7 @@ mod tests {
                 } else {
                     let scale = (x.iter().fold(0f32, |a, x| a.max(x.abs())) / 127.0).max(f32::MIN_POSITIVE);
                     let sum: i64 = steps.zip(x).map(|(step, x)| step * (x / scale).round_ties_even() as i64).sum();
-                    y += sum as f32 * (w_scale * scale);
+                    y += sum as f32 * w_scale * scale;
                 }
             }
             y
@@ -388,5 +410,28 @@ mod tests {
         assert_eq!((error.index(), y), (Some(2), [7.0; 4]));
         let none = TensorRef::new(&[0f32; 0], &[0, 8]).unwrap();
         layer.forward(none, TensorMut::new(&mut [], &[0, 4]).unwrap(), &mut Workspace::default()).unwrap();
+    }
+
+    #[test]
+    fn extreme_numbers_do_not_become_nan() {
+        let forward = |weights: &[f32], x: &[f32], inputs, activation| {
+            let shape = [weights.len() / x.len(), x.len()];
+            let q = Symmetric::new(8).unwrap().quantize(TensorRef::new(weights, &shape).unwrap()).unwrap();
+            let layer = Linear::new(&q).unwrap().with_inputs(inputs).with_activation(activation);
+            let mut y = vec![0f32; shape[0]];
+            layer.forward(x, &mut y, &mut Workspace::default()).unwrap();
+            y
+        };
+        for inputs in [Inputs::Int8, Inputs::F32] {
+            for activation in [Activation::Identity, Activation::Gelu, Activation::Silu] {
+                let y = forward(&[-1e38, -1e38, 0.0, 0.0], &[1e38, 1e38], inputs, activation);
+                assert_eq!(y, [if activation == Activation::Identity { f32::NEG_INFINITY } else { 0.0 }, 0.0]);
+            }
+            let y = forward(&[1e-21; 4096], &[1e-21; 4096], inputs, Activation::Identity);
+            assert!((y[0] / 4.096e-39 - 1.0).abs() < 1e-3, "{y:?}");
+        }
+        let grid = Grid::Affine { scale: Values::F64(vec![1e-60]).into(), zero_point: None };
+        let q = QTensor::from_codes(&[1, 1], 8, Granularity::Tensor, grid, &[255u8]).unwrap();
+        assert_eq!(Linear::new(&q).unwrap_err().kind(), ErrorKind::Argument);
     }
 }

@@ -242,4 +242,14 @@ mod tests {
         assert!(Table::new(&levels).is_err() && Table::new(&levels[..256]).is_ok());
         assert_eq!(Table::new(&[0.0, f32::INFINITY]).unwrap_err().kind(), ErrorKind::NonFinite);
     }
+
+    #[test]
+    fn codes_beyond_the_list_are_certified_as_its_last_level() {
+        let table = Table::new(&[-1.0, 0.0, 1.0]).unwrap();
+        let grid =
+            Grid::Scaled { levels: Values::F32(vec![-1.0, 0.0, 1.0, 1.0]), scale: Values::F32(vec![2.0]).into() };
+        let q = QTensor::from_codes(&[1], 2, Granularity::Tensor, grid, &[3u8]).unwrap();
+        let certificate = Certify::<f32>::certificate(&table, &q).unwrap();
+        assert!((certificate.max_abs() - 1.0).abs() < 1e-6, "{certificate:?}");
+    }
 }

@@ -250,7 +250,7 @@ impl QTensor {
     }
 
     /// The decoded values, in logical order. A level beyond the range of a narrower `T` becomes infinite, but for one of an
-    /// [affine](Grid::Affine) grid, which becomes the largest number.
+    /// [affine](Grid::Affine) or [scaled](Grid::Scaled) grid, which becomes the largest number.
     #[must_use]
     pub fn dequantize<T: Element>(&self) -> Vec<T> {
         let mut values = vec![T::default(); self.len()];
@@ -378,7 +378,12 @@ impl QTensor {
                 len / length * length.div_ceil(size)
             }
         };
-        Ok(Sizes { groups, bytes: rows * packed_len(cols, bits.into()) })
+        // Codes of 16 bits are two bytes; of others there are no more bytes than codes.
+        let row = if bits == 16 { cols.checked_mul(2) } else { Some(packed_len(cols, bits.into())) };
+        match row.and_then(|row| row.checked_mul(rows)) {
+            Some(bytes) => Ok(Sizes { groups, bytes }),
+            None => Err(Error::argument("shape", format!("{shape:?}"), "one whose codes memory holds")),
+        }
     }
 }
 
@@ -472,6 +477,9 @@ mod tests {
         assert_eq!(new(&[3, 5], 4, Tensor, min_max(f32::NAN, 0.0), 9).unwrap_err(), NonFinite);
         assert_eq!(new(&[3, 0], 4, Tensor, min_max(0.0, 1.0), 0).unwrap_err(), Empty);
         assert_eq!(new(&[usize::MAX, 3], 4, Tensor, min_max(0.0, 1.0), 0).unwrap_err(), Argument);
+        let affine = || Grid::Affine { scale: Values::F32(vec![1.0]).into(), zero_point: None };
+        assert_eq!(new(&[1 << 63], 16, Tensor, affine(), 0).unwrap_err(), Argument);
+        assert_eq!(new(&[1 << 63, 1], 16, Tensor, affine(), 0).unwrap_err(), Argument);
         let table = |len| Grid::Codebook { levels: Values::F64(vec![0.5; len]) };
         assert!(new(&[3, 5], 4, Channel { axis: 0 }, table(48), 9).is_ok());
         assert_eq!(new(&[3, 5], 4, Channel { axis: 0 }, table(47), 9).unwrap_err(), Shape);

@@ -286,6 +286,8 @@ mod tests {
             shape.iter().for_each(|&n| put_count(&mut out, n));
             out
         };
+        // Codes of 16 bits are more bytes than elements.
+        assert!(parse(&[header(&[1 << 63]), vec![0, 4, 16, 0, 2, 0, 0, 0, 0x80, 0x3f]].concat()).is_err());
         for shape in [&[usize::MAX, usize::MAX][..], &[1 << 40], &[1 << 28, 2]] {
             assert!(parse(&[header(shape), vec![1, 0, 0, 0, 0]].concat()).is_err());
         }

@@ -49,7 +49,7 @@ pub(crate) trait Dot {
     /// `sums[r] -= number`
     fn minus_all(sums: Self::Sums, number: i32) -> Self::Sums;
 
-    /// `total[r] += sums[r] as f32 * (scales[r] * scale)`: a product and a sum, each rounded.
+    /// `total[r] += sums[r] as f32 * scales[r] * scale`, each operation rounded.
     fn finish(sums: Self::Sums, scales: &[f32; ROWS], scale: f32, total: &mut [f32; ROWS]);
 }
 

@@ -5,7 +5,7 @@
 //! inputs of 0.
 //!
 //! ```text
-//! y[row] = Σ_segments (Σ code * x - zero * Σ x) * (scale[row] * scale of x)
+//! y[row] = Σ_segments (Σ code * x - zero * Σ x) * scale[row] * scale of x
 //! ```
 //!
 //! The inner sums are exact integers; segments are added in order, in `f32`. With `f32` inputs the inner sum is
@@ -145,7 +145,7 @@ impl Work for Products<'_> {
 
     fn elements(&self) -> usize {
         // A product costs about as much as a quarter of an element elsewhere.
-        self.len() * ROWS * self.panels.shape.cols / 4 * self.batch
+        (self.len() * ROWS * self.panels.shape.cols / 4).saturating_mul(self.batch)
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {

@@ -80,7 +80,7 @@ impl Dot for Portable {
     #[inline(always)]
     fn finish(sums: Self::Sums, scales: &[f32; ROWS], scale: f32, total: &mut [f32; ROWS]) {
         for ((total, sums), scales) in total.iter_mut().zip(sums).zip(scales) {
-            *total += sums as f32 * (scales * scale);
+            *total += sums as f32 * scales * scale;
         }
     }
 }

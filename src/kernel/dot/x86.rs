@@ -110,8 +110,8 @@ impl Dot for Avx2 {
         for ((sums, scales), total) in halves.zip(total.as_chunks_mut::<8>().0) {
             // SAFETY: AVX2, see above; the arrays have the 8 numbers that are read and written, at any alignment.
             unsafe {
-                let scales = _mm256_mul_ps(_mm256_loadu_ps(scales.as_ptr()), _mm256_set1_ps(scale));
-                let products = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scales);
+                let products = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_loadu_ps(scales.as_ptr()));
+                let products = _mm256_mul_ps(products, _mm256_set1_ps(scale));
                 let sum = _mm256_add_ps(_mm256_loadu_ps(total.as_ptr()), products);
                 _mm256_storeu_ps(total.as_mut_ptr(), sum);
             }
@@ -232,8 +232,8 @@ impl Dot for Vnni {
     fn finish(sums: Self::Sums, scales: &[f32; ROWS], scale: f32, total: &mut [f32; ROWS]) {
         // SAFETY: AVX-512 F, see above; the arrays have the 16 numbers that are read and written, at any alignment.
         unsafe {
-            let scales = _mm512_mul_ps(_mm512_loadu_ps(scales.as_ptr()), _mm512_set1_ps(scale));
-            let products = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales);
+            let products = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(scales.as_ptr()));
+            let products = _mm512_mul_ps(products, _mm512_set1_ps(scale));
             let sum = _mm512_add_ps(_mm512_loadu_ps(total.as_ptr()), products);
             _mm512_storeu_ps(total.as_mut_ptr(), sum);
         }

@@ -38,11 +38,14 @@ impl Candidate {
     ///
     /// # Errors
     /// [`Empty`](crate::ErrorKind::Empty) without a choice, [`Argument`](crate::ErrorKind::Argument) for an error that is negative or not
-    /// finite.
+    /// finite, and for more than 2^53 bytes.
     pub fn new(name: impl Into<String>, choices: Vec<Choice>) -> Result<Self> {
         let name = name.into();
         if choices.is_empty() {
             return Err(Error::empty("choices").in_tensor(&name));
+        }
+        if let Some(choice) = choices.iter().find(|choice| choice.bytes as u64 > EXACT) {
+            return Err(Error::argument("bytes", choice.bytes, "at most 2^53").in_tensor(&name));
         }
         match choices.iter().find(|choice| !(choice.error >= 0.0 && choice.error.is_finite())) {
             Some(choice) => Err(Error::argument("error", choice.error, "finite and at least 0").in_tensor(&name)),
@@ -116,6 +119,9 @@ impl Candidate {
     }
 }
 
+/// Up to here whole numbers are exact in `f64`.
+const EXACT: u64 = 1 << 53;
+
 fn label(bits: u8, granularity: Granularity) -> String {
     match granularity {
         Granularity::Tensor => format!("{bits}-bit"),
@@ -161,10 +167,15 @@ pub enum Budget {
 ///
 /// # Errors
 /// [`Empty`](crate::ErrorKind::Empty) without a tensor; [`Argument`](crate::ErrorKind::Argument) when no choices keep within the budget (it
-/// names the least there is), or the budget is not a number.
+/// names the least there is), the budget is not a number, or the largest errors together are infinite.
 pub fn allocate(tensors: &[Candidate], budget: Budget) -> Result<Allocation> {
     if tensors.is_empty() {
         return Err(Error::empty("tensors to allocate"));
+    }
+    let largest = |tensor: &Candidate| tensor.choices.iter().map(|choice| choice.error).fold(0.0, f64::max);
+    let worst: f64 = tensors.iter().map(largest).sum();
+    if !worst.is_finite() {
+        return Err(Error::argument("sum of the largest errors", worst, "finite"));
     }
     let picks = |pick: fn(&Choice) -> Pick| -> Vec<Vec<Pick>> {
         tensors.iter().map(|tensor| tensor.choices.iter().map(pick).collect()).collect()
@@ -172,11 +183,13 @@ pub fn allocate(tensors: &[Candidate], budget: Budget) -> Result<Allocation> {
     let (what, limit, items) = match budget {
         Budget::Bytes(bytes) => {
             let pick = |choice: &Choice| Pick { weight: choice.bytes as f64, value: choice.error };
-            ("budget of bytes", bytes as f64, picks(pick))
+            ("budget of bytes", (bytes as u64).min(EXACT) as f64, picks(pick))
         }
         Budget::Error(error) => {
             let pick = |choice: &Choice| Pick { weight: choice.error, value: choice.bytes as f64 };
-            ("budget of error", error, picks(pick))
+            // Sums in another order than the caller's may be a few roundings larger.
+            let slack = 1.0 + 2.0 * f64::EPSILON * tensors.len() as f64;
+            ("budget of error", if error * slack > worst * slack { worst * slack } else { error * slack }, picks(pick))
         }
     };
     let solution = solve(&items, limit).map_err(|least| {
@@ -361,5 +374,26 @@ mod tests {
         assert_eq!(worse.choices()[0].error, 0.0);
         let kept = worse.with_choice(choice(4, 0.0)).unwrap();
         assert_eq!(kept.choices().len(), 2);
+    }
+
+    #[test]
+    fn budgets_that_are_sums_of_the_errors_are_met() {
+        let tensor = |errors: [f64; 2]| {
+            let choices =
+                errors.iter().enumerate().map(|(i, &error)| choice(10 * (i + 1) * (errors[0] * 100.0) as usize, error));
+            Candidate::new("t", choices.collect()).unwrap()
+        };
+        let tensors = [tensor([0.3, 0.03]), tensor([0.2, 0.01]), tensor([0.1, 0.02])];
+        assert_eq!(allocate(&tensors, Budget::Error(0.3 + 0.2 + 0.1)).unwrap().choices(), [0, 0, 0]);
+        for bytes in (600..1200).step_by(10) {
+            let plan = allocate(&tensors, Budget::Bytes(bytes)).unwrap();
+            assert_eq!(allocate(&tensors, Budget::Error(plan.error())).unwrap().bytes(), plan.bytes());
+        }
+        assert_eq!(allocate(&tensors, Budget::Error(f64::INFINITY)).unwrap().error(), 0.6);
+        let huge = || Candidate::new("h", vec![choice(1, f64::MAX)]).unwrap();
+        assert!(allocate(&[huge(), huge()], Budget::Error(f64::INFINITY)).is_err());
+        assert!(Candidate::new("b", vec![choice((1 << 53) + 1, 0.0)]).is_err());
+        let tiny = Candidate::new("s", vec![choice(1, 1e-320), choice(1_000_000, 0.0)]).unwrap();
+        assert_eq!(allocate(&[tiny.clone(), tiny], Budget::Error(1e-320)).unwrap().bytes(), 1_000_001);
     }
 }

@@ -185,12 +185,13 @@ impl Relaxation {
     /// The least value of any picks, whole or in part, within a limit; `None` when there are none.
     fn value(&self, limit: f64) -> Option<f64> {
         let room = limit - self.weight;
-        if room < 0.0 {
+        if room.is_nan() || room < 0.0 {
             return None;
         }
         let whole = self.sums.partition_point(|&(weight, _)| weight <= room) - 1;
         let (weight, value) = self.sums[whole];
-        let part = self.steps.get(whole).map_or(0.0, |step| (room - weight) * step.gain());
+        let part =
+            self.steps.get(whole).map_or(0.0, |step| if room > weight { (room - weight) * step.gain() } else { 0.0 });
         Some(self.value - value - part)
     }
 }

@@ -129,7 +129,7 @@ impl Gptq {
         let damping = factor.damping;
         let factor = Factor { values: &factor.values, size: order.len() };
         let (levels, groups) = match self.scheme.granularity() {
-            Granularity::Group { size } if !self.act_order => {
+            Granularity::Group { size } | Granularity::Block { axis: 1, size } if !self.act_order => {
                 (Levels::Fitted { size }, calibration.inputs().div_ceil(size))
             }
             _ => (Levels::Fixed(&nearest), 0),

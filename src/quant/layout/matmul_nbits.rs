@@ -334,9 +334,10 @@ pub(super) fn check_form(bits: u8, block_size: usize) -> Result<()> {
     if !matches!(bits, 2 | 4 | 8) {
         return Err(Error::argument("bits", bits, "2, 4 or 8"));
     }
-    match block_size.is_power_of_two() && block_size >= 16 {
+    // A last block is filled up: larger ones would cost memory that no tensor asks for.
+    match block_size.is_power_of_two() && (16..=1 << 16).contains(&block_size) {
         true => Ok(()),
-        false => Err(Error::argument("block size", block_size, "a power of two of at least 16")),
+        false => Err(Error::argument("block size", block_size, "a power of two from 16 to 65,536")),
     }
 }
 

@@ -160,13 +160,9 @@ mod tests {
         assert!(blocks(&[3e38, -3e38], quantizer.symmetric()).is_ok());
         let error = blocks(&[1.0, f32::NAN], quantizer).unwrap_err();
         assert_eq!((error.kind(), error.index()), (ErrorKind::NonFinite, Some(1)));
-        let huge = OrtRoundToNearest::new(8, 1 << 63).unwrap();
-        assert_eq!(blocks(&[1.0], huge).unwrap_err().kind(), ErrorKind::Argument);
-        let two = TensorRef::new(&[1.0f32, 2.0], &[2, 1]).unwrap();
-        assert_eq!(huge.quantize(two).unwrap_err().kind(), ErrorKind::Argument);
         assert_eq!(blocks(&[], quantizer).unwrap_err().kind(), ErrorKind::Empty);
         assert_eq!(quantizer.quantize(&[1.0f32]).unwrap_err().kind(), ErrorKind::Argument);
-        for (bits, size) in [(3, 16), (1, 32), (16, 32), (4, 0), (4, 8), (4, 48)] {
+        for (bits, size) in [(3, 16), (1, 32), (16, 32), (4, 0), (4, 8), (4, 48), (8, 1 << 17), (8, 1 << 63)] {
             assert!(OrtRoundToNearest::new(bits, size).is_err(), "{bits} {size}");
         }
     }
