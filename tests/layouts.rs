@@ -58,14 +58,16 @@ fn ggml_type(name: &str) -> GgmlType {
 }
 
 #[derive(Deserialize)]
-#[allow(non_snake_case)]
 struct MatMul {
     bits: u8,
     block_size: usize,
     symmetric: bool,
-    K: usize,
-    N: usize,
-    w_row_major_KxN: Vec<f64>,
+    #[serde(rename = "K")]
+    k: usize,
+    #[serde(rename = "N")]
+    n: usize,
+    #[serde(rename = "w_row_major_KxN")]
+    w_row_major: Vec<f64>,
     packed_hex: String,
     scales: Vec<f64>,
     zero_points_hex: String,
@@ -73,8 +75,8 @@ struct MatMul {
 
 impl MatMul {
     fn compare(&self) -> Option<String> {
-        let (n, k) = (self.N, self.K);
-        let w: Vec<f32> = (0..n * k).map(|i| self.w_row_major_KxN[i % k * n + i / k] as f32).collect();
+        let (n, k) = (self.n, self.k);
+        let w: Vec<f32> = (0..n * k).map(|i| self.w_row_major[i % k * n + i / k] as f32).collect();
         let quantizer = OrtRoundToNearest::new(self.bits, self.block_size).unwrap();
         let quantizer = if self.symmetric { quantizer.symmetric() } else { quantizer };
         let b = quantizer.quantize(TensorRef::new(&w, &[n, k]).unwrap()).unwrap();
