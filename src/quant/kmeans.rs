@@ -2,7 +2,7 @@
 
 use super::{
     cluster,
-    spec::{Spec, granularity},
+    spec::{Spec, encode_checked, granularity},
 };
 use crate::{
     element::Element,
@@ -77,6 +77,15 @@ impl KMeans {
 
     granularity!();
 
+    fn encode_finite<T: Element>(&self, values: &[T], q: &mut QTensor) {
+        let (layout, grid, packed) = q.parts_mut();
+        if let Grid::Codebook { levels } = grid
+            && let Some(levels) = levels.as_slice::<T::Real>()
+        {
+            nearest::encode_codebooks(layout, values, levels, packed);
+        }
+    }
+
     fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
         let ascend = |levels: &[T::Real]| levels.chunks_exact(1 << self.bits()).all(<[_]>::is_sorted);
         let fits = match q.grid() {
@@ -109,27 +118,7 @@ impl<T: Element> Quantizer<T> for KMeans {
         Ok(())
     }
 
-    fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check::<T>(values.shape(), q)?;
-        check_finite("tensor", values.as_slice())?;
-        encode_finite(values.as_slice(), q);
-        Ok(())
-    }
-
-    fn quantize_into(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.fit(TensorRef::from(&values), q)?;
-        encode_finite(values.as_slice(), q);
-        Ok(())
-    }
-}
-
-fn encode_finite<T: Element>(values: &[T], q: &mut QTensor) {
-    let (layout, grid, packed) = q.parts_mut();
-    if let Grid::Codebook { levels } = grid
-        && let Some(levels) = levels.as_slice::<T::Real>()
-    {
-        nearest::encode_codebooks(layout, values, levels, packed);
-    }
+    encode_checked!();
 }
 
 /// The codebooks of some groups.
