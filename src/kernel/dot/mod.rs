@@ -2,6 +2,7 @@
 //!
 //! Everything is integer arithmetic, so that all of them give the same bits.
 
+mod float;
 pub(crate) mod inputs;
 pub(crate) mod panel;
 mod portable;

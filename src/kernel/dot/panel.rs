@@ -5,15 +5,15 @@
 //! inputs of 0.
 //!
 //! ```text
-//! y[row] = Σ_segments (Σ code * x - zero * Σ x) * scale[row] * scale of x
+//! y[row] = Σ_segments (Σ code * x - zero * Σ x) * scale[row] * scale of x       where 0 is a level
+//! y[row] = Σ_segments Σ code * x * scale[row] * scale of x + offset[row] * Σ x * scale of x
 //! ```
 //!
-//! The inner sums are exact integers; segments are added in order, in `f32`. With `f32` inputs the inner sum is
-//! `Σ (code - zero) * x`, column by column.
+//! The inner sums are exact integers; segments are added in order, in `f32`. `float` has the products with `f32` inputs.
 
 use super::{CHUNK, Dot, ROWS, WithDot, with_dot};
 use crate::kernel::{
-    isa::{Isa, Kernel},
+    isa::Isa,
     parallel::{GRAIN, Work, execute},
 };
 use std::ops::Range;
@@ -77,26 +77,40 @@ pub(crate) struct Panels<'a> {
     pub(crate) codes: &'a [[u8; CHUNK]],
     /// One for each segment of a panel.
     pub(crate) scales: &'a [[f32; ROWS]],
-    pub(crate) zeros: Zeros<'a>,
+    pub(crate) levels: Levels<'a>,
 }
 
-/// The codes of 0.
+/// What codes stand for, before the scale. What differs has an entry for each segment of a panel.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Zeros<'a> {
-    /// The same in all groups.
-    All(u8),
-    /// Those of each segment of a panel.
-    Each(&'a [[u8; ROWS]]),
+pub(crate) enum Levels<'a> {
+    /// Steps from a code, the same everywhere.
+    Zero(u8),
+    /// Steps from a code.
+    Zeros(&'a [[u8; ROWS]]),
+    /// Steps, scaled, from the value of code 0.
+    Offsets(&'a [[f32; ROWS]]),
+    /// Any numbers, the same everywhere. With `f32` inputs only.
+    Table(&'a [f32]),
+    /// Any numbers, so many for each segment. With `f32` inputs only.
+    Tables(&'a [[f32; ROWS]], usize),
 }
 
-impl Zeros<'_> {
-    /// Cut before a panel's.
+impl Levels<'_> {
+    /// Cut before a segment of a panel.
     fn split_at(self, mid: usize) -> (Self, Self) {
         match self {
-            Self::All(_) => (self, self),
-            Self::Each(zeros) => {
+            Self::Zero(_) | Self::Table(_) => (self, self),
+            Self::Zeros(zeros) => {
                 let (zeros, right) = zeros.split_at(mid);
-                (Zeros::Each(zeros), Zeros::Each(right))
+                (Levels::Zeros(zeros), Levels::Zeros(right))
+            }
+            Self::Offsets(offsets) => {
+                let (offsets, right) = offsets.split_at(mid);
+                (Levels::Offsets(offsets), Levels::Offsets(right))
+            }
+            Self::Tables(levels, count) => {
+                let (levels, right) = levels.split_at(mid * count);
+                (Levels::Tables(levels, count), Levels::Tables(right, count))
             }
         }
     }
@@ -105,8 +119,19 @@ impl Zeros<'_> {
     #[inline(always)]
     fn taken_from<D: Dot>(self, sums: D::Sums, segment: usize, sum: i32) -> D::Sums {
         match self {
-            Self::All(zero) => D::minus_all(sums, i32::from(zero) * sum),
-            Self::Each(zeros) => D::minus(sums, &zeros[segment], sum),
+            Self::Zero(zero) => D::minus_all(sums, i32::from(zero) * sum),
+            Self::Zeros(zeros) => D::minus(sums, &zeros[segment], sum),
+            _ => sums,
+        }
+    }
+
+    /// Adds what is owed to the value of code 0.
+    #[inline(always)]
+    fn added_to(self, total: &mut [f32; ROWS], segment: usize, sum: i32, scale: f32) {
+        if let Self::Offsets(offsets) = self {
+            for (total, offset) in total.iter_mut().zip(&offsets[segment]) {
+                *total += offset * sum as f32 * scale;
+            }
         }
     }
 }
@@ -125,11 +150,11 @@ pub(crate) fn products(panels: Panels<'_>, vectors: Vectors<'_>, batch: usize, o
     execute(Products { panels, vectors, batch, out });
 }
 
-struct Products<'a> {
-    panels: Panels<'a>,
-    vectors: Vectors<'a>,
-    batch: usize,
-    out: &'a mut [[f32; ROWS]],
+pub(super) struct Products<'a> {
+    pub(super) panels: Panels<'a>,
+    pub(super) vectors: Vectors<'a>,
+    pub(super) batch: usize,
+    pub(super) out: &'a mut [[f32; ROWS]],
 }
 
 impl Work for Products<'_> {
@@ -149,14 +174,14 @@ impl Work for Products<'_> {
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let Self { panels: Panels { shape, codes, scales, zeros }, vectors, batch, out } = self;
+        let Self { panels: Panels { shape, codes, scales, levels }, vectors, batch, out } = self;
         let (codes, codes_right) = codes.split_at(mid * shape.all_chunks());
         let (scales, scales_right) = scales.split_at(mid * shape.segments());
-        let (zeros, zeros_right) = zeros.split_at(mid * shape.segments());
+        let (levels, levels_right) = levels.split_at(mid * shape.segments());
         let (out, out_right) = out.split_at_mut(mid * batch);
-        let right = Panels { shape, codes: codes_right, scales: scales_right, zeros: zeros_right };
+        let right = Panels { shape, codes: codes_right, scales: scales_right, levels: levels_right };
         (
-            Self { panels: Panels { shape, codes, scales, zeros }, vectors, batch, out },
+            Self { panels: Panels { shape, codes, scales, levels }, vectors, batch, out },
             Self { panels: right, vectors, batch, out: out_right },
         )
     }
@@ -188,7 +213,7 @@ impl Products<'_> {
     #[inline(always)]
     fn small<D: Dot, const BITS: u32, const FIELDS: usize>(self) {
         let Vectors::Small { words, scales, sums } = self.vectors else { return };
-        let Panels { shape, codes, scales: row_scales, zeros } = self.panels;
+        let Panels { shape, codes, scales: row_scales, levels } = self.panels;
         let (chunks, segments) = (shape.all_chunks(), shape.segments());
         let words = words.as_chunks::<FIELDS>().0;
         let inputs = Integers { words, scales, sums };
@@ -197,8 +222,8 @@ impl Products<'_> {
             // Two panels share what is read of the vectors, where there are many.
             let count = if D::WIDE && self.batch > 1 && panel + 1 < panels { 2 } else { 1 };
             let own = |each: usize| panel * each..(panel + count) * each;
-            let zeros = zeros.split_at(panel * segments).1;
-            let tile = Tile { shape, codes: &codes[own(chunks)], row_scales: &row_scales[own(segments)], zeros };
+            let levels = levels.split_at(panel * segments).1;
+            let tile = Tile { shape, codes: &codes[own(chunks)], row_scales: &row_scales[own(segments)], levels };
             tile.vectors::<D, BITS, FIELDS>(inputs, &mut self.out[own(self.batch)], self.batch);
             panel += count;
         }
@@ -219,7 +244,7 @@ struct Tile<'a> {
     shape: Shape,
     codes: &'a [[u8; CHUNK]],
     row_scales: &'a [[f32; ROWS]],
-    zeros: Zeros<'a>,
+    levels: Levels<'a>,
 }
 
 impl Tile<'_> {
@@ -277,8 +302,9 @@ impl Tile<'_> {
                 *part = D::unscale(*part, (i % FIELDS) as u32 * BITS);
             }
             let all = D::plus(D::plus(parts[0], parts[1]), D::plus(parts[2], parts[3]));
-            let all = self.zeros.taken_from::<D>(all, segment, sum);
+            let all = self.levels.taken_from::<D>(all, segment, sum);
             D::finish(all, row_scales, scale, &mut total);
+            self.levels.added_to(&mut total, segment, sum, scale);
         }
         *out = total;
         1
@@ -328,8 +354,10 @@ impl Tile<'_> {
                 let own = p * segments + segment;
                 for (b, (&all, total)) in all.iter().zip(totals).enumerate() {
                     let place = (at + b) * segments + segment;
-                    let all = self.zeros.taken_from::<D>(all, own, inputs.sums[place]);
-                    D::finish(all, &self.row_scales[own], inputs.scales[place], total);
+                    let (sum, scale) = (inputs.sums[place], inputs.scales[place]);
+                    let all = self.levels.taken_from::<D>(all, own, sum);
+                    D::finish(all, &self.row_scales[own], scale, total);
+                    self.levels.added_to(total, own, sum, scale);
                 }
             }
         }
@@ -356,79 +384,5 @@ fn fields<D: Dot, const BITS: u32, const FIELDS: usize>(
         let part = &mut parts[(index * FIELDS + field) % PARTS];
         let codes = D::scaled_field::<BITS>(codes, field as u32 * BITS);
         *part = D::add::<BITS>(*part, codes, D::word::<BITS>(word));
-    }
-}
-
-impl Kernel for Products<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        match self.panels.shape.bits {
-            2 => self.float::<2, 4>(),
-            4 => self.float::<4, 2>(),
-            _ => self.float::<8, 1>(),
-        }
-    }
-}
-
-impl Products<'_> {
-    #[inline(always)]
-    fn float<const BITS: u32, const FIELDS: usize>(self) {
-        let Vectors::Float(x) = self.vectors else { return };
-        let Panels { shape, codes, scales, zeros } = self.panels;
-        let (chunks, segments) = (shape.all_chunks(), shape.segments());
-        let x = x.as_chunks::<FIELDS>().0;
-        let panels =
-            codes.chunks_exact(chunks).zip(scales.chunks_exact(segments)).zip(self.out.chunks_exact_mut(self.batch));
-        for (panel, ((codes, scales), out)) in panels.enumerate() {
-            for (out, x) in out.iter_mut().zip(x.chunks_exact(chunks)) {
-                let mut total = [0f32; ROWS];
-                let each = shape.segment_chunks();
-                for (segment, ((codes, x), scales)) in codes.chunks(each).zip(x.chunks(each)).zip(scales).enumerate() {
-                    let mut own = [0f32; ROWS];
-                    match zeros {
-                        Zeros::All(zero) => own.fill(zero.into()),
-                        Zeros::Each(zeros) => {
-                            own.iter_mut()
-                                .zip(zeros[panel * segments + segment])
-                                .for_each(|(own, zero)| *own = zero.into());
-                        }
-                    }
-                    let mut sums = [0f32; ROWS];
-                    for (codes, x) in codes.iter().zip(x) {
-                        add_float::<BITS, FIELDS>(&mut sums, codes, &own, x);
-                    }
-                    for ((total, sum), scale) in total.iter_mut().zip(sums).zip(scales) {
-                        *total += sum * scale;
-                    }
-                }
-                *out = total;
-            }
-        }
-    }
-}
-
-/// `sums[r] += Σ (code - zero) * x` over the columns of a chunk, in order.
-#[inline(always)]
-fn add_float<const BITS: u32, const FIELDS: usize>(
-    sums: &mut [f32; ROWS],
-    codes: &[u8; CHUNK],
-    zeros: &[f32; ROWS],
-    x: &[[f32; 4]; FIELDS],
-) {
-    let mut lanes = [0u32; ROWS];
-    for (lane, bytes) in lanes.iter_mut().zip(codes.as_chunks::<4>().0) {
-        *lane = u32::from_le_bytes(*bytes);
-    }
-    for (field, x) in x.iter().enumerate() {
-        for (j, x) in x.iter().enumerate() {
-            let shift = 8 * j as u32 + field as u32 * BITS;
-            for ((sum, lane), zero) in sums.iter_mut().zip(lanes).zip(zeros) {
-                // Through a signed number: there is an instruction for it everywhere.
-                let code = (lane >> shift & (0xff >> (8 - BITS))).cast_signed() as f32;
-                *sum += (code - zero) * x;
-            }
-        }
     }
 }
