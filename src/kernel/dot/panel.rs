@@ -202,16 +202,17 @@ impl WithDot for Products<'_> {
     #[inline(always)]
     fn run<D: Dot>(self) {
         match self.panels.shape.bits {
-            2 => self.small::<D, 2, 4>(),
-            4 => self.small::<D, 4, 2>(),
-            _ => self.small::<D, 8, 1>(),
+            // So many chunks have the 32 columns that groups mostly are of.
+            2 => self.small::<D, 2, 4, 2>(),
+            4 => self.small::<D, 4, 2, 4>(),
+            _ => self.small::<D, 8, 1, 8>(),
         }
     }
 }
 
 impl Products<'_> {
     #[inline(always)]
-    fn small<D: Dot, const BITS: u32, const FIELDS: usize>(self) {
+    fn small<D: Dot, const BITS: u32, const FIELDS: usize, const GROUP: usize>(self) {
         let Vectors::Small { words, scales, sums } = self.vectors else { return };
         let Panels { shape, codes, scales: row_scales, levels } = self.panels;
         let (chunks, segments) = (shape.all_chunks(), shape.segments());
@@ -224,7 +225,7 @@ impl Products<'_> {
             let own = |each: usize| panel * each..(panel + count) * each;
             let levels = levels.split_at(panel * segments).1;
             let tile = Tile { shape, codes: &codes[own(chunks)], row_scales: &row_scales[own(segments)], levels };
-            tile.vectors::<D, BITS, FIELDS>(inputs, &mut self.out[own(self.batch)], self.batch);
+            tile.vectors::<D, BITS, FIELDS, GROUP>(inputs, &mut self.out[own(self.batch)], self.batch);
             panel += count;
         }
     }
@@ -250,7 +251,7 @@ struct Tile<'a> {
 impl Tile<'_> {
     /// All vectors, some at a time.
     #[inline(always)]
-    fn vectors<D: Dot, const BITS: u32, const FIELDS: usize>(
+    fn vectors<D: Dot, const BITS: u32, const FIELDS: usize, const GROUP: usize>(
         self,
         inputs: Integers<'_, FIELDS>,
         out: &mut [[f32; ROWS]],
@@ -260,7 +261,7 @@ impl Tile<'_> {
         let mut at = 0;
         while at < batch {
             at += match (batch - at, two) {
-                (1, false) => self.one::<D, BITS, FIELDS>(inputs, at, &mut out[at]),
+                (1, false) => self.one::<D, BITS, FIELDS, GROUP>(inputs, at, &mut out[at]),
                 (1, true) => self.some::<D, BITS, FIELDS, 2, 1>(inputs, at, out, batch),
                 (2..=3, false) => self.some::<D, BITS, FIELDS, 1, 2>(inputs, at, out, batch),
                 (2..=3, true) => self.some::<D, BITS, FIELDS, 2, 2>(inputs, at, out, batch),
@@ -271,9 +272,9 @@ impl Tile<'_> {
         }
     }
 
-    /// One panel and one vector: sums of neighbouring chunks and fields do not wait for one another.
+    /// One panel and one vector.
     #[inline(always)]
-    fn one<D: Dot, const BITS: u32, const FIELDS: usize>(
+    fn one<D: Dot, const BITS: u32, const FIELDS: usize, const GROUP: usize>(
         self,
         inputs: Integers<'_, FIELDS>,
         at: usize,
@@ -281,33 +282,35 @@ impl Tile<'_> {
     ) -> usize {
         let (chunks, segments) = (self.codes.len(), self.row_scales.len());
         let words = &inputs.words[at * chunks..][..chunks];
-        let (scales, sums) = (&inputs.scales[at * segments..], &inputs.sums[at * segments..]);
-        let mut total = [0.0; ROWS];
+        let inputs = inputs.scales[at * segments..].iter().zip(&inputs.sums[at * segments..]);
         let each = self.shape.segment_chunks();
-        let segments =
-            self.codes.chunks(each).zip(words.chunks(each)).zip(self.row_scales).zip(scales.iter().zip(sums));
-        for (segment, (((codes, words), row_scales), (&scale, &sum))) in segments.enumerate() {
-            let mut parts = [D::zero(); PARTS];
-            let (wholes, rest) = codes.as_chunks::<PARTS>();
-            let (word_wholes, word_rest) = words.as_chunks::<PARTS>();
-            for (codes, words) in wholes.iter().zip(word_wholes) {
-                for (i, (codes, words)) in codes.iter().zip(words).enumerate() {
-                    fields::<D, BITS, FIELDS>(&mut parts, i, codes, words);
-                }
+        let mut total = [0.0; ROWS];
+        if let ((codes, []), (words, [])) = (self.codes.as_chunks::<GROUP>(), words.as_chunks::<GROUP>())
+            && each == GROUP
+        {
+            // The compiler makes better code of segments whose length it knows.
+            for (segment, ((codes, words), input)) in codes.iter().zip(words).zip(inputs).enumerate() {
+                let sums = segment_sums::<D, BITS, FIELDS>(codes, words);
+                self.add_segment::<D>(sums, segment, input, &mut total);
             }
-            for (codes, words) in rest.iter().zip(word_rest) {
-                fields::<D, BITS, FIELDS>(&mut parts, 0, codes, words);
+        } else {
+            for (segment, ((codes, words), input)) in
+                self.codes.chunks(each).zip(words.chunks(each)).zip(inputs).enumerate()
+            {
+                let sums = segment_sums::<D, BITS, FIELDS>(codes, words);
+                self.add_segment::<D>(sums, segment, input, &mut total);
             }
-            for (i, part) in parts.iter_mut().enumerate() {
-                *part = D::unscale(*part, (i % FIELDS) as u32 * BITS);
-            }
-            let all = D::plus(D::plus(parts[0], parts[1]), D::plus(parts[2], parts[3]));
-            let all = self.levels.taken_from::<D>(all, segment, sum);
-            D::finish(all, row_scales, scale, &mut total);
-            self.levels.added_to(&mut total, segment, sum, scale);
         }
         *out = total;
         1
+    }
+
+    /// Adds the sums of a segment, scaled, to a total; `input` is the scale of the vector's and the sum of its integers.
+    #[inline(always)]
+    fn add_segment<D: Dot>(self, sums: D::Sums, segment: usize, (&scale, &sum): (&f32, &i32), total: &mut [f32; ROWS]) {
+        let sums = self.levels.taken_from::<D>(sums, segment, sum);
+        D::finish(sums, &self.row_scales[segment], scale, total);
+        self.levels.added_to(total, segment, sum, scale);
     }
 
     /// `P` panels and `B` vectors: each code is read once for all vectors, and each word for all panels.
@@ -370,6 +373,35 @@ impl Tile<'_> {
 
 /// Sums that do not wait for one another; each is of one field.
 const PARTS: usize = 4;
+
+/// Sums of the products of a segment. Those of neighbouring chunks and fields do not wait for one another.
+#[inline(always)]
+fn segment_sums<D: Dot, const BITS: u32, const FIELDS: usize>(
+    codes: &[[u8; CHUNK]],
+    words: &[[i32; FIELDS]],
+) -> D::Sums {
+    let mut parts = [D::zero(); PARTS];
+    let (wholes, rest) = codes.as_chunks::<PARTS>();
+    let (word_wholes, word_rest) = words.as_chunks::<PARTS>();
+    for (codes, words) in wholes.iter().zip(word_wholes) {
+        for (i, (codes, words)) in codes.iter().zip(words).enumerate() {
+            fields::<D, BITS, FIELDS>(&mut parts, i, codes, words);
+        }
+    }
+    for (i, (codes, words)) in rest.iter().zip(word_rest).enumerate() {
+        fields::<D, BITS, FIELDS>(&mut parts, i, codes, words);
+    }
+    // First those of a field, so that each is unscaled once.
+    let (own, more) = parts.split_at_mut(FIELDS);
+    for more in more.chunks_exact(FIELDS) {
+        own.iter_mut().zip(more).for_each(|(own, more)| *own = D::plus(*own, *more));
+    }
+    let mut all = own[0];
+    for (field, own) in own.iter().enumerate().skip(1) {
+        all = D::plus(all, D::unscale(*own, field as u32 * BITS));
+    }
+    all
+}
 
 /// Adds all fields of a chunk, which is the `index`th of some.
 #[inline(always)]

@@ -16,7 +16,7 @@ use weights::Weights;
 /// A dense layer `y = activation(W x + b)` whose weights stay in few bits.
 ///
 /// ```text
-/// segment  = the columns that share levels: a group, or the whole row, cut where it is longer than 32,768
+/// segment  = the columns that share levels: a group, or the whole row, cut where it is longer than 512 (a group into equal parts)
 /// s        = max |x| / 127 over the segment, n = round(x / s)                               Inputs::Int8
 /// y[i]     = Σ_segments (Σ_j code[i][j] * n[j] - zero[i] * Σ_j n[j]) * scale[i] * s          affine
 /// y[i]     = Σ_segments (Σ_j code[i][j] * n[j]) * step[i] * s + min[i] * (Σ_j n[j]) * s      min-max
@@ -331,6 +331,24 @@ mod tests {
     }
 
     #[test]
+    fn long_rows_and_groups_are_cut() {
+        let (rows, cols) = (3, 1300);
+        let (w, x) = (numbers(rows * cols), numbers(cols));
+        for (group, segment) in [(cols, 512), (600, 300), (521, 521), (1024, 512)] {
+            let scheme = Affine::new(4).unwrap();
+            let scheme = if group == cols { scheme.per_channel(0) } else { scheme.per_group(group).unwrap() };
+            let q = scheme.quantize(TensorRef::new(&w, &[rows, cols]).unwrap()).unwrap();
+            let group = |row: usize, s: usize| row * cols.div_ceil(group) + s * segment / group;
+            for inputs in [Inputs::Int8, Inputs::F32] {
+                let mut y = vec![f32::NAN; rows];
+                let layer = Linear::new(&q).unwrap().with_inputs(inputs);
+                layer.forward(&x, &mut y, &mut Workspace::default()).unwrap();
+                assert_eq!(y, plain(&q, &x, segment, group, inputs == Inputs::F32), "{segment}");
+            }
+        }
+    }
+
+    #[test]
     fn bias_and_activation_come_last() {
         let q = Symmetric::new(8).unwrap().quantize(TensorRef::new(&[1.27f32, -1.27], &[2, 1]).unwrap()).unwrap();
         let forward = |layer: &Linear| {
@@ -355,6 +373,18 @@ mod tests {
         let mut y = [0f32];
         Linear::new(&q).unwrap().forward(&vec![1.0f32; cols], &mut y, &mut Workspace::default()).unwrap();
         assert!((f64::from(y[0]) / (255.0 * cols as f64) - 1.0).abs() < 1e-6, "{y:?}");
+        // The longest segment that is not cut, of a prime length; a longer one is refused.
+        for (group, fits) in [(32_749, true), (32_771, false)] {
+            let grid = Grid::Affine { scale: Values::F32(vec![1.0; 2]).into(), zero_point: Some(vec![0; 2]) };
+            let codes = vec![255u8; 2 * group];
+            let q = QTensor::from_codes(&[1, 2 * group], 8, Granularity::Group { size: group }, grid, &codes).unwrap();
+            let layer = Linear::new(&q);
+            assert_eq!(layer.is_ok(), fits);
+            if let Ok(layer) = layer {
+                layer.forward(&vec![1.0f32; 2 * group], &mut y, &mut Workspace::default()).unwrap();
+                assert!((f64::from(y[0]) / (255.0 * 2.0 * group as f64) - 1.0).abs() < 1e-6, "{y:?}");
+            }
+        }
     }
 
     #[test]

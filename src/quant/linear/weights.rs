@@ -9,6 +9,17 @@ use crate::{
     tensor::{Granularity, Grid, QTensor, view::filled},
 };
 
+/// Columns of a segment where groups are longer: one large input spoils the rounding of so many.
+const SEGMENT: usize = 512;
+
+/// The columns that share a scale of the inputs: a group, or a part of it that divides it.
+fn segment_of(group: usize, cols: usize) -> usize {
+    if group == cols {
+        return group.min(SEGMENT);
+    }
+    (SEGMENT / 4..=SEGMENT).rev().find(|&segment| group % segment == 0).unwrap_or(group)
+}
+
 /// The codes and levels of a matrix, in panels.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Weights {
@@ -43,11 +54,12 @@ impl Weights {
             Granularity::Group { size } | Granularity::Block { axis: 1, size } => (size.min(cols), Row::Groups),
             other => return Err(Error::argument("granularity", format!("{other:?}"), "of rows or their neighbours")),
         };
-        if group > MAX_SEGMENT && group < cols {
+        let segment = segment_of(group, cols);
+        if segment > MAX_SEGMENT {
             return Err(Error::argument("group size", group, "at most 32,768, or the whole row"));
         }
         let bits = u32::from(q.bits()).next_power_of_two().max(2);
-        let shape = Shape { rows, cols, bits, segment: group.min(MAX_SEGMENT) };
+        let shape = Shape { rows, cols, bits, segment };
         let (chunks, segments) = (shape.all_chunks(), shape.segments());
         let mut weights = Self {
             shape,
