@@ -16,7 +16,7 @@ use weights::Weights;
 /// A dense layer `y = activation(W x + b)` whose weights stay in few bits.
 ///
 /// ```text
-/// segment  = the columns that share levels: a group, or the whole row, cut where it is longer than 512 (a group into equal parts)
+/// segment  = the columns that share levels: a group, or the whole row, cut where it is longer than 1,024 (a group into equal parts)
 /// s        = max |x| / 127 over the segment, n = round(x / s)                               Inputs::Int8
 /// y[i]     = Σ_segments (Σ_j code[i][j] * n[j] - zero[i] * Σ_j n[j]) * scale[i] * s          affine
 /// y[i]     = Σ_segments (Σ_j code[i][j] * n[j]) * step[i] * s + min[i] * (Σ_j n[j]) * s      min-max
@@ -332,9 +332,9 @@ mod tests {
 
     #[test]
     fn long_rows_and_groups_are_cut() {
-        let (rows, cols) = (3, 1300);
+        let (rows, cols) = (3, 2600);
         let (w, x) = (numbers(rows * cols), numbers(cols));
-        for (group, segment) in [(cols, 512), (600, 300), (521, 521), (1024, 512)] {
+        for (group, segment) in [(cols, 1024), (1200, 600), (1031, 1031), (2048, 1024)] {
             let scheme = Affine::new(4).unwrap();
             let scheme = if group == cols { scheme.per_channel(0) } else { scheme.per_group(group).unwrap() };
             let q = scheme.quantize(TensorRef::new(&w, &[rows, cols]).unwrap()).unwrap();

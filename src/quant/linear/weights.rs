@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Columns of a segment where groups are longer: one large input spoils the rounding of so many.
-const SEGMENT: usize = 512;
+const SEGMENT: usize = 1024;
 
 /// The columns that share a scale of the inputs: a group, or a part of it that divides it.
 fn segment_of(group: usize, cols: usize) -> usize {
