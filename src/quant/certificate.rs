@@ -36,6 +36,8 @@ pub trait Certify<T: Element>: Quantizer<T> {
 /// Cauchy's: met by an `x` that points along the error, and for others larger than the error by about `sqrt(3 * columns)`
 /// (`docs/benchmarks.md` has medians).
 ///
+/// The layouts of other tools round in their own ways; each says what `b` is.
+///
 /// A matrix `W` has a row for each index along the first axis; a tensor of one axis is one row.
 ///
 /// ```
