@@ -38,8 +38,11 @@ use crate::{
 /// ```
 /// use lapidary::{TensorRef, quant::layout::OrtRoundToNearest};
 /// let weights: Vec<f32> = (0..64).map(|i| (i as f32 * 0.7).sin()).collect();
-/// let b = OrtRoundToNearest::new(4, 32)?.symmetric().quantize(TensorRef::new(&weights, &[2, 32])?)?;
+/// let quantizer = OrtRoundToNearest::new(4, 32)?.symmetric();
+/// let b = quantizer.quantize(TensorRef::new(&weights, &[2, 32])?)?;
 /// assert_eq!((b.packed().len(), b.scales().len()), (32, 2));
+/// let bound = quantizer.certificate(&b)?.max_abs();
+/// assert!(weights.iter().zip(b.dequantize()?).all(|(x, y)| f64::from((x - y).abs()) <= bound) && bound < 0.126);
 /// # Ok::<(), lapidary::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
