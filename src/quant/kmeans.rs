@@ -38,6 +38,11 @@ use std::cmp::Ordering;
 /// Values are compared with the middle `a / 2 + b / 2` of two levels, in `f64`; a tie goes to the even index. Levels ascend. They are
 /// kept in `f32` (`f64` for `f64` tensors): a codebook costs `4 * 2^b` bytes, so groups want to be large.
 ///
+/// There is no [certificate](super::Certify). Between two levels a number is at most half their distance off, but the outer levels are means
+/// and not ends: of `n` numbers that share one, `n - 1` may lie on one side of it and the last `n - 1` times as far on the other, and with
+/// `zero` an outer level is none of what has its code. What is stored are the levels and the codes, which are the same for many tensors with
+/// such a number, near and far. [`QTensor::error`] measures.
+///
 /// [`fit`](Quantizer::fit) sorts a copy of each group, and **allocates**; [`encode`](Quantizer::encode) does not.
 ///
 /// | name | default | range | purpose |

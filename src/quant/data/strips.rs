@@ -122,7 +122,7 @@ impl<R: Real> Work for Strips<'_, R> {
     }
 }
 
-/// Levels for each row of a few columns of a strip, as they are now.
+/// Levels for each row of a few columns of a strip, as they are now. What compensation has driven beyond the largest number counts as it.
 fn fit_rows<R: Real>(scheme: Scheme, columns: &[Lanes], rows: usize) -> Result<QTensor> {
     let (scheme, shape) = (scheme.per_row(), [rows, columns.len()]);
     let mut values = filled(rows * columns.len(), R::zero())?;
@@ -130,6 +130,11 @@ fn fit_rows<R: Real>(scheme: Scheme, columns: &[Lanes], rows: usize) -> Result<Q
         row.iter_mut().zip(columns).for_each(|(value, column)| *value = limited(column[lane]));
     }
     let mut q = Quantizer::<R>::layout(&scheme, &shape)?;
-    scheme.fit(TensorRef::new(&values, &shape)?, &mut q)?;
+    if scheme.fit(TensorRef::new(&values, &shape)?, &mut q).is_err() {
+        // One step from the one largest number to the other is none itself; from half of it to half of the other it is.
+        let half = R::LARGEST / 2.0;
+        values.iter_mut().for_each(|x| *x = R::from_f64(x.to_f64().clamp(-half, half)));
+        scheme.fit(TensorRef::new(&values, &shape)?, &mut q)?;
+    }
     Ok(q)
 }
