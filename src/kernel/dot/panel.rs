@@ -218,15 +218,15 @@ impl Products<'_> {
         let (chunks, segments) = (shape.all_chunks(), shape.segments());
         let words = words.as_chunks::<FIELDS>().0;
         let inputs = Integers { words, scales, sums };
-        let (mut panel, panels) = (0, self.out.len() / self.batch);
-        while panel < panels {
-            // Two panels share what is read of the vectors, where there are many.
-            let count = if D::WIDE && self.batch > 1 && panel + 1 < panels { 2 } else { 1 };
-            let own = |each: usize| panel * each..(panel + count) * each;
+        for (panel, out) in self.out.chunks_exact_mut(self.batch).enumerate() {
+            let own = |each: usize| panel * each..(panel + 1) * each;
             let levels = levels.split_at(panel * segments).1;
-            let tile = Tile { shape, codes: &codes[own(chunks)], row_scales: &row_scales[own(segments)], levels };
-            tile.vectors::<D, BITS, FIELDS, GROUP>(inputs, &mut self.out[own(self.batch)], self.batch);
-            panel += count;
+            let (codes, after) = codes[panel * chunks..].split_at(chunks);
+            let panel = Panel { shape, codes, after, row_scales: &row_scales[own(segments)], levels };
+            match out {
+                [out] => panel.one::<D, BITS, FIELDS, GROUP>(inputs, out),
+                out => panel.many::<D, BITS, FIELDS>(inputs, out),
+            }
         }
     }
 }
@@ -239,50 +239,27 @@ struct Integers<'a, const FIELDS: usize> {
     sums: &'a [i32],
 }
 
-/// One panel, or two.
+/// One panel.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct Panel<'a> {
     shape: Shape,
     codes: &'a [[u8; CHUNK]],
+    /// Of the panels that follow.
+    after: &'a [[u8; CHUNK]],
     row_scales: &'a [[f32; ROWS]],
     levels: Levels<'a>,
 }
 
-impl Tile<'_> {
-    /// All vectors, some at a time.
-    #[inline(always)]
-    fn vectors<D: Dot, const BITS: u32, const FIELDS: usize, const GROUP: usize>(
-        self,
-        inputs: Integers<'_, FIELDS>,
-        out: &mut [[f32; ROWS]],
-        batch: usize,
-    ) {
-        let two = out.len() > batch;
-        let mut at = 0;
-        while at < batch {
-            at += match (batch - at, two) {
-                (1, false) => self.one::<D, BITS, FIELDS, GROUP>(inputs, at, &mut out[at]),
-                (1, true) => self.some::<D, BITS, FIELDS, 2, 1>(inputs, at, out, batch),
-                (2..=3, false) => self.some::<D, BITS, FIELDS, 1, 2>(inputs, at, out, batch),
-                (2..=3, true) => self.some::<D, BITS, FIELDS, 2, 2>(inputs, at, out, batch),
-                (4..=7, true) => self.some::<D, BITS, FIELDS, 2, 4>(inputs, at, out, batch),
-                (_, true) => self.some::<D, BITS, FIELDS, 2, 8>(inputs, at, out, batch),
-                (_, false) => self.some::<D, BITS, FIELDS, 1, 4>(inputs, at, out, batch),
-            };
-        }
-    }
-
-    /// One panel and one vector.
+impl Panel<'_> {
+    /// Times one vector.
     #[inline(always)]
     fn one<D: Dot, const BITS: u32, const FIELDS: usize, const GROUP: usize>(
         self,
         inputs: Integers<'_, FIELDS>,
-        at: usize,
         out: &mut [f32; ROWS],
-    ) -> usize {
-        let (chunks, segments) = (self.codes.len(), self.row_scales.len());
-        let words = &inputs.words[at * chunks..][..chunks];
-        let inputs = inputs.scales[at * segments..].iter().zip(&inputs.sums[at * segments..]);
+    ) {
+        let words = inputs.words;
+        let inputs = inputs.scales.iter().zip(inputs.sums);
         let each = self.shape.segment_chunks();
         let mut total = [0.0; ROWS];
         if let ((codes, []), (words, [])) = (self.codes.as_chunks::<GROUP>(), words.as_chunks::<GROUP>())
@@ -302,7 +279,6 @@ impl Tile<'_> {
             }
         }
         *out = total;
-        1
     }
 
     /// Adds the sums of a segment, scaled, to a total; `input` is the scale of the vector's and the sum of its integers.
@@ -313,63 +289,77 @@ impl Tile<'_> {
         self.levels.added_to(total, segment, sum, scale);
     }
 
-    /// `P` panels and `B` vectors: each code is read once for all vectors, and each word for all panels.
+    /// Times many vectors, some columns of all of them at a time: their codes stay in the first-level cache.
     #[inline(always)]
-    fn some<D: Dot, const BITS: u32, const FIELDS: usize, const P: usize, const B: usize>(
+    fn many<D: Dot, const BITS: u32, const FIELDS: usize>(self, inputs: Integers<'_, FIELDS>, out: &mut [[f32; ROWS]]) {
+        out.fill([0.0; ROWS]);
+        let (segments, each) = (self.row_scales.len(), (SPAN / self.shape.segment).max(1));
+        for first in (0..segments).step_by(each) {
+            let span = first..segments.min(first + each);
+            let mut at = 0;
+            while at < out.len() {
+                at += match out.len() - at {
+                    8.. if D::WIDE && each == 1 => self.some::<D, BITS, FIELDS, 8>(inputs, span.clone(), at, out),
+                    4.. => self.some::<D, BITS, FIELDS, 4>(inputs, span.clone(), at, out),
+                    2.. => self.some::<D, BITS, FIELDS, 2>(inputs, span.clone(), at, out),
+                    _ => self.some::<D, BITS, FIELDS, 1>(inputs, span.clone(), at, out),
+                };
+            }
+        }
+    }
+
+    /// Some segments and `B` vectors: each code is read once for all of them. Gives `B`.
+    #[inline(always)]
+    fn some<D: Dot, const BITS: u32, const FIELDS: usize, const B: usize>(
         self,
         inputs: Integers<'_, FIELDS>,
+        span: Range<usize>,
         at: usize,
         out: &mut [[f32; ROWS]],
-        batch: usize,
     ) -> usize {
-        let (chunks, segments) = (self.codes.len() / P, self.row_scales.len() / P);
-        let each = self.shape.segment_chunks();
-        let mut totals = [[[0.0; ROWS]; B]; P];
-        for segment in 0..segments {
-            let range = segment * each..chunks.min((segment + 1) * each);
-            let (mut codes, mut words) = ([&self.codes[..0]; P], [&inputs.words[..0]; B]);
-            for (p, codes) in codes.iter_mut().enumerate() {
-                *codes = &self.codes[p * chunks..][range.clone()];
-            }
+        let (chunks, segments) = (self.codes.len(), self.row_scales.len());
+        // While the second vectors are multiplied, what the first ones will wait for.
+        let end = self.shape.chunks(span.end - 1).end;
+        let mut next = match self.codes.get(end..) {
+            _ if at != B => &[],
+            Some(next) if !next.is_empty() => next,
+            _ => self.after,
+        };
+        let mut totals = [[0.0; ROWS]; B];
+        totals.copy_from_slice(&out[at..at + B]);
+        for segment in span {
+            let range = self.shape.chunks(segment);
+            let codes = &self.codes[range.clone()];
+            let mut words = [&inputs.words[..0]; B];
             for (b, words) in words.iter_mut().enumerate() {
                 *words = &inputs.words[(at + b) * chunks..][range.clone()];
             }
-            let mut all = [[D::zero(); B]; P];
-            for i in 0..range.len() {
-                let mut bytes = [D::load(&codes[0][i]); P];
-                for (bytes, codes) in bytes.iter_mut().zip(&codes).skip(1) {
-                    *bytes = D::load(&codes[i]);
+            let mut sums = [D::zero(); B];
+            for (i, codes) in codes.iter().enumerate() {
+                let bytes = D::load(codes);
+                if let Some((chunk, rest)) = next.split_first() {
+                    D::prefetch(chunk);
+                    next = rest;
                 }
                 for field in 0..FIELDS {
-                    let mut codes = bytes;
-                    for codes in &mut codes {
-                        *codes = D::field::<BITS>(*codes, field as u32 * BITS);
-                    }
-                    for (b, words) in words.iter().enumerate() {
-                        let word = D::word::<BITS>(words[i][field]);
-                        for (all, &codes) in all.iter_mut().zip(&codes) {
-                            all[b] = D::add::<BITS>(all[b], codes, word);
-                        }
+                    let codes = D::field::<BITS>(bytes, field as u32 * BITS);
+                    for (sums, words) in sums.iter_mut().zip(&words) {
+                        *sums = D::add::<BITS>(*sums, codes, D::word::<BITS>(words[i][field]));
                     }
                 }
             }
-            for (p, (all, totals)) in all.iter().zip(&mut totals).enumerate() {
-                let own = p * segments + segment;
-                for (b, (&all, total)) in all.iter().zip(totals).enumerate() {
-                    let place = (at + b) * segments + segment;
-                    let (sum, scale) = (inputs.sums[place], inputs.scales[place]);
-                    let all = self.levels.taken_from::<D>(all, own, sum);
-                    D::finish(all, &self.row_scales[own], scale, total);
-                    self.levels.added_to(total, own, sum, scale);
-                }
+            for (b, (sums, total)) in sums.into_iter().zip(&mut totals).enumerate() {
+                let place = (at + b) * segments + segment;
+                self.add_segment::<D>(sums, segment, (&inputs.scales[place], &inputs.sums[place]), total);
             }
         }
-        for (p, totals) in totals.iter().enumerate() {
-            out[p * batch + at..][..B].copy_from_slice(totals);
-        }
+        out[at..at + B].copy_from_slice(&totals);
         B
     }
 }
+
+/// Columns whose codes are multiplied by all vectors before the next ones.
+const SPAN: usize = 1024;
 
 /// Sums that do not wait for one another; each is of one field.
 const PARTS: usize = 4;
