@@ -17,7 +17,7 @@ fn segment_of(group: usize, cols: usize) -> usize {
     if group == cols {
         return group.min(SEGMENT);
     }
-    (SEGMENT / 4..=SEGMENT).rev().find(|&segment| group % segment == 0).unwrap_or(group)
+    (SEGMENT / 4..=SEGMENT).rev().find(|&segment| group.is_multiple_of(segment)).unwrap_or(group)
 }
 
 /// The codes and levels of a matrix, in panels.
