@@ -11,7 +11,8 @@
 //! | [`Channels`] | any number of a channel: batch-norm scales, [`Activations`] | |
 //! | yours | implement [`Criterion`](crate::Criterion) | |
 //!
-//! The two joined are a [`Pruner`](crate::Pruner); [`Select::refine`] takes scores at hand, of many tensors.
+//! The two joined are a [`Pruner`](crate::Pruner); [`Select::refine`] takes scores at hand, of many tensors. `SparseGpt` (feature
+//! `linalg`) also changes the weights it keeps.
 
 mod activations;
 mod channels;
@@ -20,6 +21,8 @@ mod magnitude;
 mod pruning;
 mod random;
 mod select;
+#[cfg(feature = "linalg")]
+mod sparse_gpt;
 mod units;
 mod wanda;
 mod whole;
@@ -31,6 +34,8 @@ pub use magnitude::Magnitude;
 pub use pruning::Pruning;
 pub use random::Random;
 pub use select::{Scores, Select};
+#[cfg(feature = "linalg")]
+pub use sparse_gpt::{Corrected, SparseGpt};
 pub use wanda::Wanda;
 
 use crate::error::{Error, Result};

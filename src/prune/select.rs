@@ -232,6 +232,18 @@ impl Select {
         Pruning::new(criterion, self)
     }
 
+    /// Columns of a matrix that are looked at together where it is pruned some at a time, `block` where any number will do;
+    /// `None` where what is selected depends on all of it.
+    #[cfg(feature = "linalg")]
+    pub(super) fn columns(&self, block: usize) -> Option<usize> {
+        match self.amount {
+            _ if self.units.is_some() || self.min_kept > 0 => None,
+            Amount::Of { of, .. } => Some(of),
+            Amount::Other(whole::Amount::Share(_)) => Some(block),
+            Amount::Other(_) => None,
+        }
+    }
+
     /// Prunes tensors as if they were one, by scores at hand: of the elements that the masks keep, those that do not survive
     /// are dropped. Scores of elements pruned before are not looked at. Rows and blocks are those of a mask's shape.
     ///
