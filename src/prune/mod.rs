@@ -11,8 +11,8 @@
 //! | [`Channels`] | any number of a channel: batch-norm scales, [`Activations`] | |
 //! | yours | implement [`Criterion`](crate::Criterion) | |
 //!
-//! The two joined are a [`Pruner`](crate::Pruner); [`Select::refine`] takes scores at hand, of many tensors. `SparseGpt` (feature
-//! `linalg`) also changes the weights it keeps.
+//! The two joined are a [`Pruner`](crate::Pruner); [`Select::refine`] takes scores at hand, of many tensors.
+//! `SparseGpt` (feature `linalg`) also changes the weights it keeps.
 
 mod activations;
 mod channels;
