@@ -3,7 +3,7 @@
 use lapidary::{
     PrunerExt, QuantizerExt, Result,
     optim::{Sgd, Stop, minimize},
-    prune::Threshold,
+    prune::Magnitude,
     quant::MinMax,
 };
 use ndarray::Array2;
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
 
     // Pruning: only what is larger than 0.01 stays.
     let mut pruned = weights.clone();
-    let mask = Threshold::new(0.01)?.mask(&pruned)?;
+    let mask = Magnitude::threshold(0.01)?.mask(&pruned)?;
     mask.apply(&mut pruned)?;
     println!("pruned at 0.01: {} of {} kept, density {:.2}", mask.kept(), mask.len(), mask.density());
     Ok(())

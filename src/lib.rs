@@ -4,8 +4,8 @@
 //!   the family, by PyTorch's conventions exactly, or another library's ([`Convention`](optim::Convention));
 //! * [`quant`] **quantizes** them to 1–8 bits, into a packed [`QTensor`]: [`MinMax`](quant::MinMax), [`Affine`](quant::Affine),
 //!   [`Symmetric`](quant::Symmetric) and more, with their error certified, and computes with the codes ([`Linear`](quant::Linear));
-//! * [`prune`] **prunes** them: [`Threshold`](prune::Threshold), [`Magnitude`](prune::Magnitude), a [`Mask`] that an
-//!   optimizer keeps;
+//! * [`prune`] **prunes** them: by magnitude, gradients or inputs, one by one or in blocks, rows and channels, into a [`Mask`]
+//!   that an optimizer keeps;
 //! * [`slim`] **slims** models: units and layers that do not matter leave, a smaller dense model stays;
 //! * [`format`](mod@format) writes what is left to a file, and what training needs to go on.
 //!
@@ -115,7 +115,8 @@ pub use tensor::{
     TensorMut, TensorRef, Values,
 };
 pub use traits::{
-    LearningRate, OpenStep, Optimizer, OptimizerExt, Pruner, PrunerExt, Quantizer, QuantizerExt, Resume, Step,
+    Criterion, LearningRate, OpenStep, Optimizer, OptimizerExt, Pruner, PrunerExt, Quantizer, QuantizerExt, Resume,
+    Step,
 };
 
 #[cfg(all(doctest, feature = "ndarray"))]

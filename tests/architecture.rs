@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("linalg", &["tensor", "kernel", "element", "error", "linalg"]),
     ("optim", &["linalg", "traits", "tensor", "kernel", "element", "error", "optim"]),
     ("quant", &["linalg", "traits", "tensor", "kernel", "element", "error", "quant"]),
-    ("prune", &["traits", "tensor", "kernel", "element", "error", "prune"]),
+    ("prune", &["linalg", "traits", "tensor", "kernel", "element", "error", "prune"]),
     ("slim", &["optim", "quant", "prune", "traits", "tensor", "kernel", "element", "error", "slim"]),
     ("format", &["slim", "optim", "quant", "prune", "traits", "tensor", "kernel", "element", "error", "format"]),
 ];
@@ -50,6 +50,7 @@ const ROOT: &[(&str, &[&str])] = &[
     (
         "traits",
         &[
+            "Criterion",
             "LearningRate",
             "OpenStep",
             "Optimizer",

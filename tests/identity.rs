@@ -7,7 +7,7 @@ use lapidary::{
         Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Compact, Convention, Ema, Lamb, Lion, Lookahead, NAdam,
         Norm, RAdam, RmsProp, ScheduleFree, Sgd, Stop, clip_norm, clip_value, minimize,
     },
-    prune::{Magnitude, Threshold},
+    prune::Magnitude,
     quant::{
         Activation, Affine, FakeQuantize, FloatFormat, Inputs, KMeans, Linear, Lsq, MinMax, Minifloat, Symmetric,
         Table, Workspace,
@@ -325,7 +325,7 @@ fn masks() {
     for n in LENGTHS {
         let values = numbers::<f32>(n, 9);
         everywhere(&format!("masks of {n}"), || {
-            let threshold = Threshold::new(0.01).unwrap().mask(&values).unwrap();
+            let threshold = Magnitude::threshold(0.01).unwrap().mask(&values).unwrap();
             let magnitude = Magnitude::sparsity(0.7).unwrap().mask(&values).unwrap();
             let mut masks = [Mask::keep_all(&[n]).unwrap(), threshold.clone()];
             Magnitude::sparsity(0.4).unwrap().refine_global(&[(&values).into(), (&values).into()], &mut masks).unwrap();

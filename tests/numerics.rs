@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use lapidary::{
     Element, ErrorKind, Grid, Mask, Optimizer, OptimizerExt, PrunerExt, QTensor, QuantizerExt, Step, TensorRef, half,
     optim::{Adadelta, Adagrad, Adam, AdamW, Adamax, Lion, NAdam, RAdam, RmsProp, ScheduleFree, Sgd},
-    prune::{Magnitude, Threshold},
+    prune::{Magnitude, Pruning, Select},
     quant::{Affine, Certify, FloatFormat, KMeans, MinMax, Minifloat, Symmetric, Table},
 };
 use proptest::prelude::*;
@@ -218,7 +218,7 @@ proptest! {
 
     #[test]
     fn thresholds_are_strict(x in tensors(), eps in prop_oneof![any_f32().prop_map(f32::abs), Just(0.0)]) {
-        let mask = Threshold::new(eps.into()).unwrap().mask(&x).unwrap();
+        let mask = Magnitude::threshold(eps.into()).unwrap().mask(&x).unwrap();
         for (i, x) in x.iter().enumerate() {
             prop_assert_eq!(mask.get(i), Some(x.abs() > eps));
         }
@@ -342,7 +342,7 @@ fn low_precision_is_rounded_once_and_its_state_is_f32() {
 #[test]
 fn types_cross_threads() {
     fn assert<T: Send + Sync>() {}
-    assert::<(Adam, AdamW, Adagrad, Sgd, MinMax, Affine, Symmetric, Magnitude, Threshold)>();
+    assert::<(Adam, AdamW, Adagrad, Sgd, MinMax, Affine, Symmetric, Magnitude, Pruning<Magnitude>, Select)>();
     assert::<(Mask, QTensor, lapidary::State, lapidary::Error, lapidary::Isa)>();
     assert::<(lapidary::slim::Chain<f32>, lapidary::slim::Plan, lapidary::slim::SlimReport)>();
     assert::<(Box<dyn Optimizer<f32>>, Box<dyn lapidary::Quantizer<f32>>, Box<dyn lapidary::Pruner<f32>>)>();

@@ -12,7 +12,7 @@ use lapidary::{
         Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Convention, Lamb, Lion, NAdam, RAdam, RmsProp, ScheduleFree,
         Sgd,
     },
-    prune::{Magnitude, Threshold},
+    prune::{Magnitude, Pruning, Select},
     quant::{Affine, FakeQuantize, MinMax},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -462,6 +462,11 @@ struct Pruned {
     #[serde(default)]
     masks: Vec<Vec<u8>>,
     eps: Option<f64>,
+    /// Of a norm: a number, or `inf`.
+    n: Option<String>,
+    axis: Option<usize>,
+    keep: Option<usize>,
+    of: Option<usize>,
     amount: Option<serde_json::Number>,
     #[serde(default)]
     amounts: Vec<serde_json::Number>,
@@ -477,11 +482,15 @@ struct Tensor {
 }
 
 /// A share, or a count where the number is an integer, as in `torch.nn.utils.prune`.
-fn magnitude(amount: &serde_json::Number) -> Magnitude {
+fn select(amount: &serde_json::Number) -> Select {
     match amount.as_u64() {
-        Some(count) => Magnitude::count(count as usize),
-        None => Magnitude::sparsity(amount.as_f64().unwrap()).unwrap(),
+        Some(count) => Select::count(count as usize),
+        None => Select::sparsity(amount.as_f64().unwrap()).unwrap(),
     }
+}
+
+fn magnitude(amount: &serde_json::Number) -> Pruning<Magnitude> {
+    select(amount).by(Magnitude)
 }
 
 fn same(mask: &Mask, want: &[u8]) -> bool {
@@ -498,10 +507,21 @@ fn pruners() {
         });
         report(kind, &outcomes.collect::<Vec<_>>());
     };
-    run("threshold", &|case, x| same(&Threshold::new(case.eps.unwrap()).unwrap().mask(x).unwrap(), &case.mask));
+    run("threshold", &|case, x| same(&Magnitude::threshold(case.eps.unwrap()).unwrap().mask(x).unwrap(), &case.mask));
     run("l1_unstructured", &|case, x| {
         let x = TensorRef::new(x, &case.shape).unwrap();
         same(&magnitude(case.amount.as_ref().unwrap()).mask(x).unwrap(), &case.mask)
+    });
+    run("ln_structured", &|case, x| {
+        let x = TensorRef::new(x, &case.shape).unwrap();
+        let norm = case.n.as_ref().unwrap().parse().unwrap();
+        let select = select(case.amount.as_ref().unwrap()).along(case.axis.unwrap()).with_norm(norm).unwrap();
+        same(&select.by(Magnitude).mask(x).unwrap(), &case.mask)
+    });
+    run("n_of_m", &|case, x| {
+        let x = TensorRef::new(x, &case.shape).unwrap();
+        let select = Select::n_of_m(case.keep.unwrap(), case.of.unwrap()).unwrap();
+        same(&select.by(Magnitude).mask(x).unwrap(), &case.mask)
     });
     run("iterated_l1_unstructured", &|case, x| {
         let mut mask = Mask::keep_all(&case.shape).unwrap();

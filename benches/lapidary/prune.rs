@@ -2,15 +2,12 @@
 
 use crate::{LENGTHS, measure, numbers};
 use criterion::Criterion;
-use lapidary::{
-    Mask, Pruner, PrunerExt,
-    prune::{Magnitude, Threshold},
-};
+use lapidary::{Mask, Pruner, PrunerExt, prune::Magnitude};
 
 pub(crate) fn all(c: &mut Criterion) {
     let pruners: [(&str, Box<dyn Pruner<f32>>, usize); 2] = [
         // Looked at once for NaN, once for the test.
-        ("threshold", Box::new(Threshold::new(0.1).unwrap()), 2),
+        ("threshold", Box::new(Magnitude::threshold(0.1).unwrap()), 2),
         // Once for NaN, three times for the histogram of each digit, once for the mask.
         ("magnitude", Box::new(Magnitude::sparsity(0.9).unwrap()), 5),
     ];

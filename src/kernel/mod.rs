@@ -4,6 +4,7 @@
 
 pub(crate) mod affine;
 pub(crate) mod any;
+pub(crate) mod best;
 pub(crate) mod bits;
 pub(crate) mod block8;
 pub(crate) mod dot;

@@ -76,6 +76,13 @@ impl Stream {
         }
     }
 
+    /// A number of an element, evenly from 0 to below 1: the upper 53 bits of `fmix64(fmix64(s) + index)`, over 2^53.
+    #[inline(always)]
+    pub(crate) fn number(self, index: u64) -> f64 {
+        const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
+        (fmix64(fmix64(self.0).wrapping_add(index)) >> 11) as f64 * UNIT
+    }
+
     /// The bits of one element, for the first rounding of a step.
     #[inline(always)]
     fn at(self, index: u64) -> u32 {

@@ -1,15 +1,17 @@
-//! Rounding the columns of a matrix one after another, each correcting those that follow: the inner loops of GPTQ.
+//! Rounding the columns of a matrix one after another, each correcting those that follow: the inner loops of GPTQ and
+//! SparseGPT.
 //!
 //! A strip is a few rows side by side, one number of each for a column, so that a vector runs over rows and no sum is
 //! taken across it.
 
 use super::{
     affine::{self, AffineGroups},
-    grid::{EvenGroups, Level, Numbers},
+    bits::WORD,
+    grid::{Even, EvenGroups, Few, Level, Levels, Listed, Numbers, Scaled},
     isa::Kernel,
     rows::{Code, Codes, Groups, Layout},
 };
-use crate::element::Real;
+use crate::element::{Element, Real};
 use std::ops::Range;
 
 /// Rows of a strip.
@@ -21,11 +23,58 @@ pub(crate) type Lanes = [f64; LANES];
 /// Columns corrected at a time.
 const COLUMNS: usize = 4;
 
+/// What takes the place of a weight.
+pub(crate) trait Rounding: Copy + Send + Sync {
+    /// For `w`, the corrected weight of a row and a column of the tensor.
+    fn level(&self, row: usize, col: usize, w: f64) -> f64;
+}
+
+/// 0 where an element is pruned; where it is kept the nearest level, or without levels the weight as its type stores
+/// it.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept<'a, T: Element> {
+    /// The bits of all elements of the tensor.
+    pub(crate) words: &'a [u64],
+    pub(crate) cols: usize,
+    pub(crate) levels: Option<ToLevels<'a, T::Real>>,
+}
+
+impl<T: Element> Rounding for Kept<'_, T> {
+    #[inline(always)]
+    fn level(&self, row: usize, col: usize, w: f64) -> f64 {
+        let index = row * self.cols + col;
+        match (self.words[index / WORD] >> (index % WORD) & 1, &self.levels) {
+            (0, _) => 0.0,
+            (_, Some(levels)) => levels.level(row, col, w),
+            (_, None) => limited::<T>(w).to_f64(),
+        }
+    }
+}
+
+/// The nearest level of the element's group.
+#[derive(Clone, Copy)]
+pub(crate) struct ToLevels<'a, R> {
+    pub(crate) nearest: Nearest<'a, R>,
+    pub(crate) layout: Layout,
+}
+
+impl<R: Real> Rounding for ToLevels<'_, R> {
+    #[inline(always)]
+    fn level(&self, row: usize, col: usize, w: f64) -> f64 {
+        self.nearest.level(group(&self.layout, row, col), limited::<R>(w)).to_f64()
+    }
+}
+
 /// The levels of all groups of a tensor, to round to.
 #[derive(Clone, Copy)]
 pub(crate) enum Nearest<'a, R> {
-    Affine { groups: AffineGroups<'a, R>, scales: Numbers<'a> },
+    Affine {
+        groups: AffineGroups<'a, R>,
+        scales: Numbers<'a>,
+    },
     Even(EvenGroups<'a>),
+    /// Any levels of codes of so many bits, one after another.
+    Any(Levels<'a>, u32),
 }
 
 impl<R: Real> Nearest<'_, R> {
@@ -44,7 +93,34 @@ impl<R: Real> Nearest<'_, R> {
                 let even = Codes::<R>::of(groups, group);
                 even.level(Code::<R>::code(&even, x) as u8)
             }
+            Self::Any(levels, bits) => {
+                let mut nearest = (f64::INFINITY, R::zero());
+                for code in 0..1u32 << bits {
+                    let level = value::<R>(levels, *bits, group, code as u16);
+                    // Halves, so that no difference overflows.
+                    let distance = (level.to_f64() / 2.0 - x.to_f64() / 2.0).abs();
+                    if distance < nearest.0 {
+                        nearest = (distance, level);
+                    }
+                }
+                nearest.1
+            }
         }
+    }
+}
+
+/// The value of a code.
+#[inline(always)]
+fn value<R: Real>(levels: &Levels<'_>, bits: u32, group: usize, code: u16) -> R {
+    match *levels {
+        Levels::Affine { scales, zeros } => {
+            let mut level = [R::zero()];
+            affine::levels(scales, group, affine::zero(zeros, group, bits), &[code], &mut level);
+            level[0]
+        }
+        Levels::Few(Few::Even { min, max }) => Even::new(min.get(group), max.get(group), bits).level(code as u8),
+        Levels::Few(Few::Table(all)) => Listed { all, first: group << bits }.level(code as u8),
+        Levels::Few(Few::Scaled { table, scales }) => Scaled { table, scale: scales.get(group) }.level(code as u8),
     }
 }
 
@@ -76,11 +152,12 @@ impl<'a> Factor<'a> {
 }
 
 /// `w[j] = w[j] - Σ_i errors[i] * U[i][j]`, `i` in its order, for columns `j` from `first` on; the `errors` are those
-/// of the first columns of all.
+/// of the columns from `from` on.
 pub(crate) struct Correct<'a> {
     pub(crate) columns: &'a mut [Lanes],
     pub(crate) first: usize,
     pub(crate) errors: &'a [Lanes],
+    pub(crate) from: usize,
     pub(crate) factor: Factor<'a>,
 }
 
@@ -89,11 +166,11 @@ impl Kernel for Correct<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { columns, first, errors, factor } = self;
+        let Self { columns, first, errors, from, factor } = self;
         for (block, columns) in columns.chunks_mut(COLUMNS).enumerate() {
             let first = first + block * COLUMNS;
             if let [a, b, c, d] = columns {
-                let [fa, fb, fc, fd] = [0, 1, 2, 3].map(|j| factor.column(first + j));
+                let [fa, fb, fc, fd] = [0, 1, 2, 3].map(|j| &factor.column(first + j)[from..]);
                 for ((((error, fa), fb), fc), fd) in errors.iter().zip(fa).zip(fb).zip(fc).zip(fd) {
                     subtract(a, error, *fa);
                     subtract(b, error, *fb);
@@ -102,7 +179,7 @@ impl Kernel for Correct<'_> {
                 }
             } else {
                 for (j, column) in columns.iter_mut().enumerate() {
-                    for (error, &factor) in errors.iter().zip(factor.column(first + j)) {
+                    for (error, &factor) in errors.iter().zip(&factor.column(first + j)[from..]) {
                         subtract(column, error, factor);
                     }
                 }
@@ -122,28 +199,27 @@ fn subtract(column: &mut Lanes, error: &Lanes, factor: f64) {
 ///
 /// ```text
 /// w[j] = w[j] - Σ_{range.start <= i < j} errors[i] * U[i][j]
-/// level = that of the code of w[j]
+/// level = what takes the place of w[j]
 /// errors[j] = (w[j] - level) / U[j][j];  w[j] = level
 /// ```
-pub(crate) struct Sweep<'a, R> {
+pub(crate) struct Sweep<'a, O> {
     pub(crate) columns: &'a mut [Lanes],
     pub(crate) errors: &'a mut [Lanes],
     pub(crate) range: Range<usize>,
     pub(crate) factor: Factor<'a>,
     /// The column of the tensor that each of all is.
     pub(crate) order: &'a [usize],
-    pub(crate) nearest: Nearest<'a, R>,
-    pub(crate) layout: Layout,
+    pub(crate) rounding: O,
     /// The rows of the tensor that the strip has, some of [`LANES`]; the others repeat the last.
     pub(crate) rows: Range<usize>,
 }
 
-impl<R: Real> Kernel for Sweep<'_, R> {
+impl<O: Rounding> Kernel for Sweep<'_, O> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { columns, errors, range, factor, order, nearest, layout, rows } = self;
+        let Self { columns, errors, range, factor, order, rounding, rows } = self;
         let last = rows.end.saturating_sub(1);
         for (at, j) in range.clone().enumerate() {
             let factors = factor.column(j);
@@ -153,8 +229,7 @@ impl<R: Real> Kernel for Sweep<'_, R> {
             }
             let diagonal = factors[j];
             for (lane, (w, error)) in column.iter_mut().zip(&mut errors[at]).enumerate() {
-                let row = last.min(rows.start + lane);
-                let level = nearest.level(group(&layout, row, order[j]), limited::<R>(*w)).to_f64();
+                let level = rounding.level(last.min(rows.start + lane), order[j], *w);
                 *error = (*w - level) / diagonal;
                 *w = level;
             }
@@ -164,10 +239,10 @@ impl<R: Real> Kernel for Sweep<'_, R> {
 
 /// Narrowed, and no further out than the largest number, also where it is NaN.
 #[inline(always)]
-pub(crate) fn limited<R: Real>(x: f64) -> R {
-    let x = if x < R::LARGEST { x } else { R::LARGEST };
-    let x = if x > -R::LARGEST { x } else { -R::LARGEST };
-    R::from_f64(x)
+pub(crate) fn limited<T: Element>(x: f64) -> T {
+    let x = if x < T::LARGEST { x } else { T::LARGEST };
+    let x = if x > -T::LARGEST { x } else { -T::LARGEST };
+    T::from_f64(x)
 }
 
 #[cfg(test)]
@@ -211,10 +286,13 @@ mod tests {
                 let range = start..SIZE.min(start + length);
                 let (done, ahead) = errors.split_at_mut(start);
                 let columns = &mut columns[range.clone()];
-                Correct { columns, first: start, errors: done, factor }.run();
-                let nearest = Nearest::Affine { groups, scales: Numbers::F32(&scales) };
+                // In two pieces, as a block of several turns has them.
+                let from = start / 2;
+                Correct { columns: &mut *columns, first: start, errors: &done[..from], from: 0, factor }.run();
+                Correct { columns: &mut *columns, first: start, errors: &done[from..], from, factor }.run();
+                let rounding = ToLevels { nearest: Nearest::Affine { groups, scales: Numbers::F32(&scales) }, layout };
                 let errors = &mut ahead[..range.len()];
-                Sweep { columns, errors, range, factor, order: &order, nearest, layout, rows: 0..5 }.run();
+                Sweep { columns, errors, range, factor, order: &order, rounding, rows: 0..5 }.run();
             }
             for (r, row) in rows.iter().enumerate() {
                 let got: Vec<f32> = columns.iter().map(|column| column[r] as f32).collect();

@@ -20,6 +20,7 @@ const SAMPLES: usize = 64;
 /// mean[j]     = Σ x[j] / n
 /// mean_abs[j] = Σ |x[j]| / n
 /// max_abs[j]  = max |x[j]|
+/// norms[j]    = sqrt(Σ x[j]²)
 /// H[i][j]     = 2 / n Σ x[i] x[j]                 the Hessian of the squared error of an output, by its weights
 /// ```
 ///
@@ -42,6 +43,7 @@ pub struct Calibration {
     samples: usize,
     sum: Vec<f64>,
     sum_abs: Vec<f64>,
+    sum_squares: Vec<f64>,
     max_abs: Vec<f64>,
     /// `Σ x xᵀ`, the upper triangle of a whole matrix.
     products: Option<Vec<f64>>,
@@ -57,8 +59,9 @@ impl Calibration {
         Ok(Self { products: Some(products), ..Self::without_hessian(inputs)? })
     }
 
-    /// The same without `H`: enough for [`SmoothQuant`](crate::quant::SmoothQuant) and
-    /// [`correct_bias`](crate::quant::correct_bias), and memory for a few numbers an input.
+    /// The same without `H`: enough for [`SmoothQuant`](crate::quant::SmoothQuant),
+    /// [`correct_bias`](crate::quant::correct_bias) and [`Wanda`](crate::prune::Wanda), and memory for a few numbers an
+    /// input.
     ///
     /// # Errors
     /// As [`new`](Calibration::new).
@@ -67,7 +70,8 @@ impl Calibration {
             return Err(Error::argument("inputs", inputs, "at least 1"));
         }
         let zeros = filled(inputs, 0.0)?;
-        Ok(Self { inputs, samples: 0, sum: zeros.clone(), sum_abs: zeros.clone(), max_abs: zeros, products: None })
+        let [sum, sum_abs, sum_squares] = [(); 3].map(|()| zeros.clone());
+        Ok(Self { inputs, samples: 0, sum, sum_abs, sum_squares, max_abs: zeros, products: None })
     }
 
     /// Adds a batch of samples, of shape `[.., inputs]`.
@@ -92,10 +96,11 @@ impl Calibration {
             let wide = &mut wide[..some.len() / self.inputs * stride];
             for (wide, sample) in wide.chunks_exact_mut(stride).zip(some.chunks_exact(self.inputs)) {
                 wide.iter_mut().zip(sample).for_each(|(wide, x)| *wide = x.to_f64());
-                let sums = self.sum.iter_mut().zip(&mut self.sum_abs).zip(&mut self.max_abs);
-                for (((sum, sum_abs), max_abs), &x) in sums.zip(&*wide) {
+                let sums = self.sum.iter_mut().zip(&mut self.sum_abs).zip(&mut self.sum_squares).zip(&mut self.max_abs);
+                for ((((sum, sum_abs), sum_squares), max_abs), &x) in sums.zip(&*wide) {
                     *sum += x;
                     *sum_abs += x.abs();
+                    *sum_squares += x * x;
                     *max_abs = max_abs.max(x.abs());
                 }
             }
@@ -125,6 +130,7 @@ impl Calibration {
         let add = |to: &mut [f64], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
         add(&mut self.sum, &other.sum);
         add(&mut self.sum_abs, &other.sum_abs);
+        add(&mut self.sum_squares, &other.sum_squares);
         self.max_abs.iter_mut().zip(&other.max_abs).for_each(|(to, &from)| *to = to.max(from));
         if let (Some(to), Some(from)) = (&mut self.products, &other.products) {
             add(to, from);
@@ -171,6 +177,12 @@ impl Calibration {
     #[must_use]
     pub fn max_abs(&self) -> &[f64] {
         &self.max_abs
+    }
+
+    /// The L2 norm of each input over all samples.
+    #[must_use]
+    pub fn norms(&self) -> Vec<f64> {
+        self.sum_squares.iter().map(|sum| sum.sqrt()).collect()
     }
 
     /// `H`, row after row; `None` where it is not gathered.

@@ -6,6 +6,8 @@ mod cholesky;
 mod outputs;
 #[cfg(feature = "linalg")]
 mod product;
+#[cfg(feature = "linalg")]
+mod sweep;
 
 pub use calibration::Calibration;
 #[cfg(feature = "linalg")]
@@ -13,3 +15,5 @@ pub(crate) use cholesky::inverse_factor;
 pub(crate) use outputs::Outputs;
 #[cfg(feature = "linalg")]
 pub(crate) use product::{Matrix, add_product};
+#[cfg(feature = "linalg")]
+pub(crate) use sweep::{BLOCK, Turn, Turns, nearest, sweep};

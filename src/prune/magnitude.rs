@@ -1,24 +1,23 @@
-//! Pruning the smallest, by share or by count, in one tensor or across many.
+//! By size.
 
-use super::{at_least, check, magnitudes};
+use super::{
+    check_scores,
+    pruning::Pruning,
+    select::{Select, magnitudes},
+};
 use crate::{
-    element::{Element, Real},
+    element::Element,
     error::{Error, Result},
-    kernel::select::{Candidates, Cut, kth_magnitude},
     tensor::{Mask, TensorRef},
-    traits::Pruner,
+    traits::Criterion,
 };
 
-/// Removes the elements of smallest magnitude, an exact number of them.
+/// An element matters by its magnitude, `|x|`: the criterion that most others are compared with (Han et al. 2015,
+/// arXiv:1506.02626), and `l1_unstructured` of `torch.nn.utils.prune`.
 ///
-/// Of `n` elements kept so far, `k = round(amount * n)` are removed, half to even, as
-/// `torch.nn.utils.prune.l1_unstructured` does; a second prune works on what the first left.
-/// Of equal magnitudes the lower index is kept. The result depends on nothing but the numbers.
-///
-/// | name | range | purpose |
-/// |---|---|---|
-/// | `sparsity` | 0 to 1 | share of the kept elements that goes |
-/// | `count` | up to the number of kept elements | elements that go |
+/// [`sparsity`](Magnitude::sparsity), [`count`](Magnitude::count) and [`threshold`](Magnitude::threshold) are short for
+/// the selections of that name by it; [`Select`] has the others. The norms of rows, channels and blocks
+/// (`ln_structured`) are its [units](Select::with_norm).
 ///
 /// ```
 /// use lapidary::{Pruner, PrunerExt, prune::Magnitude};
@@ -30,41 +29,49 @@ use crate::{
 /// assert_eq!(mask.indices().collect::<Vec<_>>(), [3]);
 /// # Ok::<(), lapidary::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Magnitude {
-    amount: Amount,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Amount {
-    Share(f64),
-    Count(usize),
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Magnitude;
 
 impl Magnitude {
-    /// Removes a share of the elements kept so far.
+    /// Removes a share of the elements kept so far: [`Select::sparsity`].
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0..=1.
-    pub fn sparsity(share: f64) -> Result<Self> {
-        if !(0.0..=1.0).contains(&share) {
-            return Err(Error::argument("sparsity", share, "from 0 to 1"));
-        }
-        Ok(Self { amount: Amount::Share(share) })
+    pub fn sparsity(share: f64) -> Result<Pruning<Self>> {
+        Ok(Select::sparsity(share)?.by(Self))
     }
 
-    /// Removes this many elements.
+    /// Removes this many elements: [`Select::count`].
     #[must_use]
-    pub fn count(count: usize) -> Self {
-        Self { amount: Amount::Count(count) }
+    pub fn count(count: usize) -> Pruning<Self> {
+        Select::count(count).by(Self)
     }
 
-    /// Prunes many tensors as if they were one: the smallest of all go, wherever they are. Of equal
-    /// magnitudes the one in the earlier tensor is kept.
+    /// Keeps an element iff `|x| > eps`, strictly: [`Select::above`]. `x` is compared as it is, `eps` in `f64`: nothing
+    /// is rounded, and 0 drops just the zeros.
+    ///
+    /// ```
+    /// use lapidary::{PrunerExt, prune::Magnitude};
+    /// let mut weights = vec![0.5f32, -0.25, 0.1, -1.0];
+    /// let mask = Magnitude::threshold(0.25)?.mask(&weights)?;
+    /// mask.apply(&mut weights)?;
+    /// assert_eq!(weights, [0.5, 0.0, 0.0, -1.0]);
+    /// # Ok::<(), lapidary::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`Pruner::refine`], naming the tensor by its place (`#0`); [`Shape`](crate::ErrorKind::Shape) also when there are not
-    /// as many masks as tensors. No mask is changed then.
+    /// [`Argument`](crate::ErrorKind::Argument) when it is negative or NaN.
+    pub fn threshold(eps: f64) -> Result<Pruning<Self>> {
+        if eps >= 0.0 { Ok(Select::above(eps)?.by(Self)) } else { Err(Error::argument("eps", eps, "at least 0")) }
+    }
+}
+
+impl Pruning<Magnitude> {
+    /// Prunes many tensors as if they were one: the smallest of all go, wherever they are. Of equal
+    /// magnitudes the one in the earlier tensor is kept. For other scores, and costs, there is [`Select::refine`].
+    ///
+    /// # Errors
+    /// As [`Select::refine`]; [`Shape`](crate::ErrorKind::Shape) also when a mask has another shape than its tensor.
     ///
     /// ```
     /// use lapidary::{Mask, prune::Magnitude};
@@ -75,102 +82,57 @@ impl Magnitude {
     /// # Ok::<(), lapidary::Error>(())
     /// ```
     pub fn refine_global<T: Element>(&self, tensors: &[TensorRef<'_, T>], masks: &mut [Mask]) -> Result<()> {
-        if tensors.len() != masks.len() {
-            return Err(Error::shape("list of masks", &[tensors.len()], &[masks.len()]));
-        }
-        for (i, (values, mask)) in tensors.iter().zip(&*masks).enumerate() {
-            check(values, mask)
-                .map_err(|error| if tensors.len() > 1 { error.in_tensor(&format!("#{i}")) } else { error })?;
-        }
-        let remove = self.removals(masks.iter().map(Mask::kept).sum())?;
-        if remove == 0 {
-            return Ok(());
-        }
-        let candidates: Vec<_> = tensors
-            .iter()
-            .zip(&*masks)
-            .map(|(values, mask)| Candidates { values: values.as_slice(), keep: mask.bits() })
-            .collect();
-        let Cut { magnitude, mut ties } = kth_magnitude(&candidates, remove);
-        for (values, mask) in tensors.iter().zip(masks).rev() {
-            mask.refine(values.as_slice(), move |x| at_least(x, magnitude));
-            let values = values.as_slice();
-            let mut index = values.len();
-            while ties > 0 && index > 0 {
-                index -= 1;
-                if mask.get(index) == Some(true) && values[index].to_real().magnitude_bits() == magnitude {
-                    mask.prune(index);
-                    ties -= 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// How many of `kept` elements go.
-    fn removals(&self, kept: usize) -> Result<usize> {
-        match self.amount {
-            Amount::Share(share) => Ok((share * kept as f64).round_ties_even() as usize),
-            Amount::Count(count) if count <= kept => Ok(count),
-            Amount::Count(count) => {
-                Err(Error::argument("count", format!("{count} of {kept} elements"), "at most the number kept"))
-            }
-        }
+        self.select().refine(&magnitudes(tensors, masks)?, masks)
     }
 }
 
-impl<T: Element> Pruner<T> for Magnitude {
-    fn score(&self, values: TensorRef<'_, T>, scores: &mut [T::Real]) -> Result<()> {
-        magnitudes(&values, scores)
+impl<T: Element> Criterion<T> for Magnitude {
+    fn score(&self, values: TensorRef<'_, T>, scores: &mut [f64]) -> Result<()> {
+        check_scores(values.len(), scores)?;
+        scores.iter_mut().zip(values.as_slice()).for_each(|(score, x)| *score = x.to_f64().abs());
+        Ok(())
     }
 
-    fn refine(&self, values: TensorRef<'_, T>, mask: &mut Mask) -> Result<()> {
-        self.refine_global(&[values], std::slice::from_mut(mask))
+    fn is_magnitude(&self) -> bool {
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ErrorKind, PrunerExt};
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn removes_what_a_stable_sort_would(
-            values in prop::collection::vec(-3i8..3, 0..300),
-            share in 0.0..=1.0f64,
-            cut in 0usize..300,
-        ) {
-            let values: Vec<f32> = values.iter().map(|&x| f32::from(x) / 2.0).collect();
-            let cut = cut.min(values.len());
-            // Removed first: the smallest, of equal ones the last.
-            let mut order: Vec<usize> = (0..values.len()).collect();
-            order.sort_by(|&i, &j| values[i].abs().total_cmp(&values[j].abs()).then(j.cmp(&i)));
-            let k = (share * values.len() as f64).round_ties_even() as usize;
-            let want = Mask::from_fn(&[values.len()], |i| !order[..k].contains(&i)).unwrap();
-
-            let magnitude = Magnitude::sparsity(share).unwrap();
-            prop_assert_eq!(&magnitude.mask(&values).unwrap(), &want);
-            prop_assert_eq!(&Magnitude::count(k).mask(&values).unwrap(), &want);
-            let (a, b) = values.split_at(cut);
-            let mut masks = [Mask::keep_all(&[a.len()]).unwrap(), Mask::keep_all(&[b.len()]).unwrap()];
-            magnitude.refine_global(&[a.into(), b.into()], &mut masks).unwrap();
-            for i in 0..values.len() {
-                let got = if i < cut { masks[0].get(i) } else { masks[1].get(i - cut) };
-                prop_assert_eq!(got, want.get(i));
-            }
-        }
-    }
+    use crate::{ErrorKind, Pruner, PrunerExt};
 
     #[test]
     fn what_is_out_of_range_is_refused() {
         assert!(Magnitude::sparsity(-0.1).is_err() && Magnitude::sparsity(f64::NAN).is_err());
+        assert!(Magnitude::threshold(-0.1).is_err() && Magnitude::threshold(f64::NAN).is_err());
         assert_eq!(Magnitude::count(5).mask(&[1f32; 4]).unwrap_err().kind(), ErrorKind::Argument);
         let mut masks = [Mask::keep_all(&[1]).unwrap(), Mask::keep_all(&[2]).unwrap()];
         let tensors = [(&[1f32]).into(), (&[1.0, f32::NAN]).into()];
-        assert_eq!(Magnitude::count(1).refine_global(&tensors, &mut masks).unwrap_err().kind(), ErrorKind::NonFinite);
+        let error = Magnitude::count(1).refine_global(&tensors, &mut masks).unwrap_err();
+        assert_eq!((error.kind(), error.index(), error.tensor()), (ErrorKind::NonFinite, Some(1), Some("#1")));
         assert_eq!(masks[0].kept() + masks[1].kept(), 3);
         assert!(Magnitude::count(0).refine_global(&tensors[..1], &mut masks).is_err());
+    }
+
+    #[test]
+    fn nan_is_an_error_unless_it_was_pruned_before() {
+        let threshold = Magnitude::threshold(0.5).unwrap();
+        let values = [1.0f32, f32::NAN, f32::INFINITY, 0.5];
+        let error = threshold.mask(&values).unwrap_err();
+        assert_eq!((error.kind(), error.index()), (ErrorKind::NonFinite, Some(1)));
+        let mut mask = Mask::from_fn(&[4], |i| i != 1).unwrap();
+        threshold.refine((&values).into(), &mut mask).unwrap();
+        assert_eq!(mask.indices().collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn the_comparison_is_not_rounded() {
+        // 0.1f32 is above 0.1f64.
+        assert_eq!(Magnitude::threshold(0.1).unwrap().mask(&[0.1f32]).unwrap().kept(), 1);
+        assert_eq!(Magnitude::threshold(0.1f32.into()).unwrap().mask(&[0.1f32]).unwrap().kept(), 0);
+        assert_eq!(Magnitude::threshold(f64::INFINITY).unwrap().mask(&[f32::MAX]).unwrap().kept(), 0);
+        assert!(Magnitude::threshold(0.0).unwrap().mask(&[0f32; 0]).unwrap().is_empty());
     }
 }

@@ -1,44 +1,46 @@
-//! Pruners: one file a criterion.
+//! Pruners: a criterion says what matters, one file each, and [`Select`] what survives.
+//!
+//! | criterion | score | needs |
+//! |---|---|---|
+//! | [`Magnitude`] | `\|w\|`; norms of rows, channels and blocks by [`Select::with_norm`] | |
+//! | [`Random`] | by chance | a seed |
+//! | [`Snip`] | `\|g * w\|` | a gradient |
+//! | [`Taylor`] | `Σ (g * w)²` | gradients of batches |
+//! | [`Movement`] | `-Σ g * w` | gradients of steps |
+//! | [`Wanda`] | `\|w\| * ‖x‖` | a layer's inputs |
+//! | [`Channels`] | any number of a channel: batch-norm scales, [`Activations`] | |
+//! | yours | implement [`Criterion`](crate::Criterion) | |
+//!
+//! The two joined are a [`Pruner`](crate::Pruner); [`Select::refine`] takes scores at hand, of many tensors.
+//! `SparseGpt` (feature `linalg`) also changes the weights it keeps.
 
+mod activations;
+mod channels;
+mod gradient;
 mod magnitude;
-mod threshold;
+mod pruning;
+mod random;
+mod select;
+#[cfg(feature = "linalg")]
+mod sparse_gpt;
+mod units;
+mod wanda;
+mod whole;
 
+pub use activations::Activations;
+pub use channels::Channels;
+pub use gradient::{Movement, Snip, Taylor};
 pub use magnitude::Magnitude;
-pub use threshold::Threshold;
+pub use pruning::Pruning;
+pub use random::Random;
+pub use select::{Scores, Select};
+#[cfg(feature = "linalg")]
+pub use sparse_gpt::{Corrected, SparseGpt};
+pub use wanda::Wanda;
 
-use crate::{
-    element::{Element, Real},
-    error::{Error, Result},
-    kernel::scan,
-    tensor::{Mask, TensorRef},
-};
-use num_traits::Float;
+use crate::error::{Error, Result};
 
-/// `|x|` of each element, the score of the criteria that go by size.
-fn magnitudes<T: Element>(values: &TensorRef<'_, T>, scores: &mut [T::Real]) -> Result<()> {
-    if scores.len() != values.len() {
-        return Err(Error::shape("scores", &[values.len()], &[scores.len()]));
-    }
-    for (score, x) in scores.iter_mut().zip(values.as_slice()) {
-        *score = x.to_real().abs();
-    }
-    Ok(())
-}
-
-/// Checks that `values` and `mask` agree and that no kept element is NaN.
-fn check<T: Element>(values: &TensorRef<'_, T>, mask: &Mask) -> Result<()> {
-    mask.check(values.shape())?;
-    let values = values.as_slice();
-    if scan::first_non_finite(values).is_none() {
-        return Ok(());
-    }
-    match mask.indices().find(|&i| values[i].to_real().is_nan()) {
-        Some(index) => Err(Error::non_finite("score", index, f64::NAN)),
-        None => Ok(()),
-    }
-}
-
-/// Whether `x` is among those that a cut at a magnitude keeps, ties included.
-fn at_least<T: Element>(x: T, magnitude: u64) -> bool {
-    x.to_real().magnitude_bits() >= magnitude
+/// An error unless there is room for a score of each of `len` elements.
+fn check_scores(len: usize, scores: &[f64]) -> Result<()> {
+    if scores.len() == len { Ok(()) } else { Err(Error::shape("scores", &[len], &[scores.len()])) }
 }

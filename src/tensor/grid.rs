@@ -81,7 +81,7 @@ impl Grid {
     }
 
     /// The levels to decode by.
-    pub(super) fn levels(&self) -> Levels<'_> {
+    pub(crate) fn levels(&self) -> Levels<'_> {
         match self {
             Grid::MinMax { min, max } => Levels::Few(Few::Even { min: min.numbers(), max: max.numbers() }),
             Grid::Affine { scale, zero_point } => {

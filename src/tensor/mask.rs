@@ -169,6 +169,15 @@ impl Mask {
         Ok(())
     }
 
+    /// Drops what `other`, of the same shape, keeps.
+    pub(crate) fn remove(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a &= !b);
+    }
+
+    pub(crate) fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.words
+    }
+
     pub(crate) fn bits(&self) -> Bits<'_> {
         Bits::new(&self.words, self.len)
     }

@@ -178,14 +178,44 @@ pub trait QuantizerExt<T: Element>: Quantizer<T> {
 
 impl<T: Element, Q: Quantizer<T> + ?Sized> QuantizerExt<T> for Q {}
 
-/// Says what of a tensor matters, and what survives.
-pub trait Pruner<T: Element>: Debug + Send + Sync {
-    /// How much each element matters, in logical order: the lowest go first.
+/// Says how much each element of a tensor matters. One that needs more than the values (gradients, inputs) holds or borrows it,
+/// and is then a tensor's own.
+pub trait Criterion<T: Element>: Debug + Send + Sync {
+    /// Writes how much each element matters, in logical order: the lowest go first.
     ///
     /// # Errors
-    /// [`Shape`](crate::ErrorKind::Shape) when `scores` has not as many elements as `values`.
-    fn score(&self, values: TensorRef<'_, T>, scores: &mut [T::Real]) -> Result<()>;
+    /// [`Shape`](crate::ErrorKind::Shape) when `scores` has not as many elements as `values`, or what the criterion holds is of
+    /// another shape.
+    fn score(&self, values: TensorRef<'_, T>, scores: &mut [f64]) -> Result<()>;
 
+    /// Whether the scores are the magnitudes of the values: a selection then reads them where they are.
+    fn is_magnitude(&self) -> bool {
+        false
+    }
+}
+
+impl<T: Element, C: Criterion<T> + ?Sized> Criterion<T> for &C {
+    fn score(&self, values: TensorRef<'_, T>, scores: &mut [f64]) -> Result<()> {
+        (**self).score(values, scores)
+    }
+
+    fn is_magnitude(&self) -> bool {
+        (**self).is_magnitude()
+    }
+}
+
+impl<T: Element, C: Criterion<T> + ?Sized> Criterion<T> for Box<C> {
+    fn score(&self, values: TensorRef<'_, T>, scores: &mut [f64]) -> Result<()> {
+        (**self).score(values, scores)
+    }
+
+    fn is_magnitude(&self) -> bool {
+        (**self).is_magnitude()
+    }
+}
+
+/// Says which elements of a tensor survive. This crate's select by the scores of a [`Criterion`].
+pub trait Pruner<T: Element>: Debug + Send + Sync {
     /// Prunes further: of the elements `mask` keeps, those that do not survive are dropped from it.
     ///
     /// # Errors

@@ -13,9 +13,9 @@ use crate::{
 /// accepts.
 ///
 /// ```
-/// use lapidary::{PrunerExt, QuantizerExt, format::packed::{self, Packed, Stored}, prune::Threshold, quant::MinMax};
+/// use lapidary::{PrunerExt, QuantizerExt, format::packed::{self, Packed, Stored}, prune::Magnitude, quant::MinMax};
 /// let weights: Vec<f32> = (0..1000).map(|i| if i % 20 == 0 { i as f32 } else { 0.0 }).collect();
-/// let mask = Threshold::new(0.0)?.mask(&weights)?;
+/// let mask = Magnitude::threshold(0.0)?.mask(&weights)?;
 /// let kept = MinMax::new(4)?.quantize(&mask.gather(&weights)?)?;
 /// let bytes = packed::encode(&[Packed::sparse("fc1.weight", mask, Stored::Quantized(kept))?])?;
 /// assert!(bytes.len() < 110); // 4,000 as f32

@@ -2,16 +2,17 @@
 
 use super::{
     scheme::{Scheme, copy_levels},
-    strips::{Levels, Plan, sweep},
+    strips::Levels,
 };
 use crate::{
     element::{Element, Real},
     error::{Error, Result},
     kernel::sweep::Factor,
-    linalg::{Calibration, Outputs, inverse_factor},
+    linalg::{Calibration, Outputs, inverse_factor, sweep},
     tensor::{Granularity, QTensor, TensorRef, view::filled},
     traits::{Quantizer, QuantizerExt},
 };
+use std::marker::PhantomData;
 
 /// GPTQ (Frantar et al. 2023, arXiv:2210.17323): weights of a dense layer are rounded one input after another, and what
 /// an input's rounding does to the outputs is made up for by the weights of the inputs that follow.
@@ -129,24 +130,17 @@ impl Gptq {
         let factor = inverse_factor(calibration.moment()?, &order, self.damping)?;
         let damping = factor.damping;
         let factor = Factor { values: &factor.values, size: order.len() };
-        let (levels, groups) = match self.scheme.granularity() {
+        let (fitted, groups) = match self.scheme.granularity() {
             Granularity::Group { size } | Granularity::Block { axis: 1, size } if !self.act_order => {
-                (Levels::Fitted { size }, calibration.inputs().div_ceil(size))
+                (Some(size), calibration.inputs().div_ceil(size))
             }
-            _ => (Levels::Fixed(&nearest), 0),
+            _ => (None, 0),
         };
-        let plan = Plan { scheme: self.scheme, order: &order, factor, levels };
         let real: Vec<T::Real> = weight.as_slice().iter().map(|w| w.to_real()).collect();
         let mut values = filled(real.len(), T::Real::from_f64(0.0))?;
-        let fitted = sweep(plan, &real, &mut values)?;
-
         let mut tensor = nearest.clone();
-        let mut first = 0;
-        for strip in &fitted {
-            let here = strip.shape()[0] * groups;
-            copy_levels::<T::Real>(strip.grid(), tensor.parts_mut().1, (0..here).map(|group| (group, first + group)));
-            first += here;
-        }
+        let mut levels = Levels { scheme: self.scheme, tensor: &mut tensor, fitted, of: PhantomData::<T::Real> };
+        sweep(&order, factor, &real, &mut values, &mut levels)?;
         self.encode(&values, &mut tensor)?;
 
         // As they are stored.

@@ -3,7 +3,8 @@
 use crate::{
     element::{Element, Real},
     error::Result,
-    kernel::{affine::AffineGroups, grid::EvenGroups, sweep::Nearest},
+    kernel::sweep::Nearest,
+    linalg::nearest,
     quant::{Affine, MinMax, Symmetric},
     tensor::{Granularity, Grid, QTensor, TensorRef},
     traits::Quantizer,
@@ -61,20 +62,9 @@ impl Scheme {
         each!(self, q => q.per_channel(0).into())
     }
 
-    /// The levels of `q`, to round to; `None` when they are another scheme's, or not of the type `R`.
-    pub(super) fn nearest<'a, R: Real>(&self, q: &'a QTensor) -> Option<Nearest<'a, R>> {
-        let bits = q.bits().into();
-        match q.grid() {
-            Grid::MinMax { min, max } => {
-                Some(Nearest::Even(EvenGroups { min: min.numbers(), max: max.numbers(), bits }))
-            }
-            Grid::Affine { scale, zero_point } => {
-                let least = if let Self::Symmetric(symmetric) = self { symmetric.least() } else { 0 };
-                let groups = AffineGroups { scales: scale.as_slice()?, zeros: zero_point.as_deref(), bits, least };
-                Some(Nearest::Affine { groups, scales: scale.numbers() })
-            }
-            Grid::Codebook { .. } | Grid::Scaled { .. } => None,
-        }
+    /// The levels of `q`, to round to.
+    pub(super) fn nearest<'a, R: Real>(&self, q: &'a QTensor) -> Nearest<'a, R> {
+        nearest(q, if let Self::Symmetric(symmetric) = self { symmetric.least() } else { 0 })
     }
 }
 

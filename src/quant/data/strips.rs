@@ -1,140 +1,65 @@
-//! The sweep of GPTQ over all rows of a matrix, a few at a time.
+//! The levels that GPTQ rounds to, turn by turn.
 
 use super::scheme::{Scheme, copy_levels};
 use crate::{
     element::Real,
     error::Result,
-    kernel::{
-        isa::Isa,
-        parallel::{Work, execute},
-        sweep::{Correct, Factor, LANES, Lanes, Sweep, limited},
-    },
+    kernel::sweep::{ToLevels, limited},
+    linalg::{BLOCK, Turn, Turns},
     tensor::{QTensor, TensorRef, view::filled},
     traits::Quantizer,
 };
-use std::borrow::Cow;
+use std::marker::PhantomData;
 
-/// Columns rounded before what they owe is passed on to more, where no group says otherwise.
-const BLOCK: usize = 128;
-
-/// What all strips have in common.
-#[derive(Clone, Copy)]
-pub(super) struct Plan<'a> {
+/// The levels of a tensor.
+pub(super) struct Levels<'a, R> {
     pub(super) scheme: Scheme,
-    /// The columns in the order they are rounded.
-    pub(super) order: &'a [usize],
-    pub(super) factor: Factor<'a>,
-    pub(super) levels: Levels<'a>,
+    pub(super) tensor: &'a mut QTensor,
+    /// So many columns are a group, whose levels are fitted when its turn comes. The order is then that of the columns.
+    pub(super) fitted: Option<usize>,
+    pub(super) of: PhantomData<R>,
 }
 
-#[derive(Clone, Copy)]
-pub(super) enum Levels<'a> {
-    /// Known in advance.
-    Fixed(&'a QTensor),
-    /// Fitted to a group of so many columns when its turn comes. The order is then that of the columns.
-    Fitted { size: usize },
-}
+impl<R: Real> Turns for Levels<'_, R> {
+    type Rounding<'a>
+        = ToLevels<'a, R>
+    where
+        Self: 'a;
 
-/// Rounds `weights` to levels, into `values`; gives the levels that were fitted, a tensor for each strip.
-pub(super) fn sweep<R: Real>(plan: Plan<'_>, weights: &[R], values: &mut [R]) -> Result<Vec<QTensor>> {
-    execute(Strips { plan, first: 0, weights, values })
-}
-
-struct Strips<'a, R> {
-    plan: Plan<'a>,
-    /// The first row.
-    first: usize,
-    weights: &'a [R],
-    values: &'a mut [R],
-}
-
-impl<R> Strips<'_, R> {
-    fn cols(&self) -> usize {
-        self.plan.order.len()
-    }
-}
-
-impl<R: Real> Work for Strips<'_, R> {
-    type Output = Result<Vec<QTensor>>;
-
-    /// Rows.
-    fn len(&self) -> usize {
-        self.weights.len() / self.cols().max(1)
+    fn width(&self) -> usize {
+        self.fitted.unwrap_or(BLOCK)
     }
 
-    fn chunk(&self) -> usize {
-        LANES
-    }
-
-    fn elements(&self) -> usize {
-        self.weights.len().saturating_mul(self.cols()) / 16
-    }
-
-    fn split_at(self, mid: usize) -> (Self, Self) {
-        let at = mid * self.cols();
-        let Self { plan, first, weights, values } = self;
-        let (weights, weights_right) = weights.split_at(at);
-        let (values, values_right) = values.split_at_mut(at);
-        let right = Self { plan, first: first + mid, weights: weights_right, values: values_right };
-        (Self { plan, first, weights, values }, right)
-    }
-
-    fn run(self, isa: Isa) -> Self::Output {
-        let cols = self.cols();
-        let Self { plan: Plan { scheme, order, factor, levels }, first, weights, values } = self;
-        let rows = weights.len() / cols.max(1);
-        let mut columns = filled(cols, [0.0; LANES])?;
-        let mut errors = filled(cols, [0.0; LANES])?;
-        for (lane, row) in weights.chunks_exact(cols).enumerate() {
-            columns.iter_mut().zip(order).for_each(|(column, &j)| column[lane] = row[j].to_f64());
+    fn begin(&mut self, turn: Turn<'_>) -> Result<ToLevels<'_, R>> {
+        if let Some(size) = self.fitted {
+            let shape = [turn.rows, turn.range.len()];
+            let mut values = filled(shape[0] * shape[1], R::zero())?;
+            values.iter_mut().zip(turn.each_row().flatten()).for_each(|(value, w)| *value = limited(w));
+            let scheme = self.scheme.per_row();
+            let mut fitted = Quantizer::<R>::layout(&scheme, &shape)?;
+            fit_limited(&scheme, &mut values, &mut fitted)?;
+            let cols = self.tensor.shape().last().copied().unwrap_or(1);
+            let (groups, group) = (cols.div_ceil(size), turn.range.start / size);
+            let places = (0..turn.rows).map(|row| (row, row * groups + group));
+            copy_levels::<R>(fitted.grid(), self.tensor.parts_mut().1, places);
         }
-        // The levels, the row of their tensor that the strip begins with, and the columns to a turn.
-        let (mut levels, first, width) = match levels {
-            Levels::Fixed(q) => (Cow::Borrowed(q), first, BLOCK),
-            Levels::Fitted { size } => (Cow::Owned(Quantizer::<R>::layout(&scheme, &[rows, cols])?), 0, size),
-        };
-        for (turn, start) in (0..cols).step_by(width).enumerate() {
-            let range = start..cols.min(start.saturating_add(width));
-            let columns = &mut columns[range.clone()];
-            let (done, errors) = errors.split_at_mut(start);
-            isa.run(Correct { columns: &mut *columns, first: start, errors: done, factor });
-            if let Cow::Owned(own) = &mut levels {
-                let groups = (0..rows).map(|row| (row, row * cols.div_ceil(width) + turn));
-                copy_levels::<R>(fit_rows::<R>(scheme, columns, rows)?.grid(), own.parts_mut().1, groups);
-            }
-            let Some(nearest) = scheme.nearest::<R>(&levels) else { break };
-            let (layout, errors) = (levels.layout(), &mut errors[..range.len()]);
-            isa.run(Sweep { columns, errors, range, factor, order, nearest, layout, rows: first..first + rows });
-        }
-        for (lane, row) in values.chunks_exact_mut(cols).enumerate() {
-            columns.iter().zip(order).for_each(|(column, &j)| row[j] = limited(column[lane]));
-        }
-        Ok(match levels {
-            Cow::Borrowed(_) => Vec::new(),
-            Cow::Owned(fitted) => vec![fitted],
-        })
-    }
-
-    fn combine(left: Self::Output, right: Self::Output) -> Self::Output {
-        let (mut left, mut right) = (left?, right?);
-        left.append(&mut right);
-        Ok(left)
+        Ok(ToLevels { nearest: self.scheme.nearest(self.tensor), layout: self.tensor.layout() })
     }
 }
 
-/// Levels for each row of a few columns of a strip, as they are now. What compensation has driven beyond the largest number counts as it.
-fn fit_rows<R: Real>(scheme: Scheme, columns: &[Lanes], rows: usize) -> Result<QTensor> {
-    let (scheme, shape) = (scheme.per_row(), [rows, columns.len()]);
-    let mut values = filled(rows * columns.len(), R::zero())?;
-    for (lane, row) in values.chunks_exact_mut(columns.len()).enumerate() {
-        row.iter_mut().zip(columns).for_each(|(value, column)| *value = limited(column[lane]));
+/// Fits levels to rows; one whose step would be infinite counts as limited to half the largest number. One step from the one largest number
+/// to the other is none itself; from half of it to half of the other it is.
+fn fit_limited<R: Real>(scheme: &Scheme, values: &mut [R], q: &mut QTensor) -> Result<()> {
+    let shape = [q.shape()[0], q.shape()[1]];
+    if scheme.fit(TensorRef::new(values, &shape)?, q).is_ok() {
+        return Ok(());
     }
-    let mut q = Quantizer::<R>::layout(&scheme, &shape)?;
-    if scheme.fit(TensorRef::new(&values, &shape)?, &mut q).is_err() {
-        // One step from the one largest number to the other is none itself; from half of it to half of the other it is.
-        let half = R::LARGEST / 2.0;
-        values.iter_mut().for_each(|x| *x = R::from_f64(x.to_f64().clamp(-half, half)));
-        scheme.fit(TensorRef::new(&values, &shape)?, &mut q)?;
+    let half = R::LARGEST / 2.0;
+    let mut alone = Quantizer::<R>::layout(scheme, &[1, shape[1]])?;
+    for row in values.chunks_exact_mut(shape[1]) {
+        if scheme.fit(TensorRef::new(row, &[1, shape[1]])?, &mut alone).is_err() {
+            row.iter_mut().for_each(|x| *x = R::from_f64(x.to_f64().clamp(-half, half)));
+        }
     }
-    Ok(q)
+    scheme.fit(TensorRef::new(values, &shape)?, q)
 }
