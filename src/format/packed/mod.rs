@@ -1,28 +1,46 @@
 //! The packed model file: pruned and quantized tensors, positions and all, in as few bytes as they need.
 //!
 //! ```text
-//! "LPDY" version=1
+//! "LPDY" version=1, or 2 where something is coded
 //! count of tensors
 //! each: name, rank, sizes,
 //!       density    0: every element is stored; 1: only those kept, in order
 //!                  1 is followed by: count kept, Rice parameter, count of bytes, bytes of gaps
+//!                  2 (version 2): as 1, but followed by: count kept, count of bytes, coded positions
 //!       encoding   0 f32, 1 f64, 2 f16, 3 bf16: little-endian numbers
 //!                  4: quantized, followed by bits, granularity (0 | 1, axis | 2, group size | 3, axis, size),
 //!                     grid (0 min-max: minima, then maxima | 1 codebook: levels | 2 symmetric: scales |
 //!                     3 affine: scales, then the zero points, a byte each, or two of 16-bit codes |
 //!                     4 scaled: 2^bits levels, then scales), packed codes;
+//!                  5 (version 2): as 4, but the codes are coded, behind a count of bytes
 //!                     each list of a grid: type (0 f32, 1 f64; scales also 2 f16, 3 E8M0), numbers
 //! last      CRC-32 of all before it, 4 bytes, little-endian
 //! ```
 //!
 //! Counts and sizes are LEB128; names are UTF-8 behind their length. Kept elements are stored as a tensor of one axis.
+//!
+//! Coded positions and codes (feature `entropy`) are words of a range coder, 32 bits, little-endian. A bit is 1 with the probability
+//! `(2 ones + 1) / (2 (ones + zeros) + 2)` of those before it in its context, in 1/65,536, rounded down but at least 1; counts are
+//! halved when one reaches 2²⁰. Contexts are
+//!
+//! ```text
+//! positions   an element kept or not, in logical order, as rows of the first axis (one row, where there is one axis or none):
+//!               min(15, floor(2 log2((5 r + 10) / (5 k + 2))))   k of the r rows above keep this column
+//!               min(7, floor(log2((5 c + 20) / (5 n + 2))))      n of the c columns before are kept in this row
+//!             both logarithms of the ratio cut to 16 bits after the point, and 0 below 1
+//! codes       bit by bit, the highest first: the bits above it
+//! ```
 
+#[cfg(feature = "entropy")]
+mod entropy;
 mod gaps;
 mod read;
 mod write;
 
 pub use read::decode;
 pub use write::encode;
+#[cfg(feature = "entropy")]
+pub use write::encode_smallest;
 
 use crate::{
     element::Element,
@@ -33,6 +51,8 @@ use half::{bf16, f16};
 use std::{io::Write, path::Path};
 
 const MAGIC: &[u8] = b"LPDY\x01";
+/// The version of files with coded positions or codes.
+const CODED: u8 = 2;
 
 /// Numbers as they are stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,6 +199,16 @@ fn max_sparse(bytes: usize) -> usize {
 /// [`Io`](crate::ErrorKind::Io) when that fails, and as [`encode`]; the file is then as it was.
 pub fn save(path: impl AsRef<Path>, tensors: &[Packed]) -> Result<()> {
     let bytes = encode(tensors)?;
+    super::write_atomically(path.as_ref(), |file| file.write_all(&bytes))
+}
+
+/// As [`save`], by [`encode_smallest`].
+///
+/// # Errors
+/// As [`save`].
+#[cfg(feature = "entropy")]
+pub fn save_smallest(path: impl AsRef<Path>, tensors: &[Packed]) -> Result<()> {
+    let bytes = encode_smallest(tensors)?;
     super::write_atomically(path.as_ref(), |file| file.write_all(&bytes))
 }
 
