@@ -1,10 +1,10 @@
 //! Sparse matrices: what goes in comes out, products are their formula, wrong parts are refused.
 
 use lapidary::{
-    ErrorKind, Granularity, Grid, Isa, Mask, QTensor, Quantizer, TensorMut, TensorRef, Values,
+    ErrorKind, Granularity, Grid, Isa, Mask, QTensor, TensorMut, TensorRef, Values,
     half::{bf16, f16},
-    quant::{Affine, MinMax, Symmetric, Table},
-    sparse::{Form, Kept, Parts, Sparse, Workspace},
+    quant::Symmetric,
+    sparse::{Aim, Chooser, Form, Kept, Parts, Sparse, Workspace},
 };
 use proptest::prelude::*;
 use std::sync::{Mutex, MutexGuard};
@@ -125,15 +125,48 @@ fn matrix(rows: usize, cols: usize, percent: u32, pairs: bool, seed: u64) -> Vec
     w
 }
 
-fn quantizers() -> Vec<Box<dyn Quantizer<f32>>> {
-    vec![
-        Box::new(Symmetric::new(2).unwrap()),
-        Box::new(Symmetric::new(4).unwrap().per_group(32).unwrap()),
-        Box::new(Affine::new(8).unwrap()),
-        Box::new(MinMax::new(3).unwrap().per_group(7).unwrap()),
-        Box::new(Affine::new(16).unwrap()),
-        Box::new(Table::nf4()),
-    ]
+/// The same positions, and codes by chance of each kind of levels.
+fn with_codes(sparse: &Sparse, seed: u64) -> Vec<Sparse> {
+    let (shape, stored) = (sparse.shape(), sparse.stored());
+    if stored == 0 {
+        return Vec::new();
+    }
+    let mut next = random(seed);
+    let mut numbers = {
+        let mut next = random(!seed);
+        move |count: usize| (0..count).map(|_| (next() % 1000 + 1) as f32 / 500.0).collect::<Vec<_>>()
+    };
+    let groups = |size: usize| stored.div_ceil(size);
+    let cases = [
+        (2, Granularity::Tensor, Grid::Affine { scale: Values::F32(numbers(1)).into(), zero_point: None }),
+        (
+            4,
+            Granularity::Group { size: 32 },
+            Grid::Affine { scale: Values::F32(numbers(groups(32))).into(), zero_point: Some(vec![7; groups(32)]) },
+        ),
+        (
+            3,
+            Granularity::Group { size: 7 },
+            Grid::MinMax { min: Values::F32(vec![-1.0; groups(7)]), max: Values::F32(numbers(groups(7))) },
+        ),
+        (8, Granularity::Tensor, Grid::Codebook { levels: Values::F32(numbers(256)) }),
+        (
+            4,
+            Granularity::Group { size: 64 },
+            Grid::Scaled { levels: Values::F32(numbers(16)), scale: Values::F32(numbers(groups(64))).into() },
+        ),
+        (
+            16,
+            Granularity::Channel { axis: 0 },
+            Grid::Affine { scale: Values::F32(numbers(stored)).into(), zero_point: Some(vec![30_000; stored]) },
+        ),
+    ];
+    let with = |(bits, granularity, grid): (u8, Granularity, Grid)| {
+        let codes: Vec<u16> = (0..stored).map(|_| (next() & ((1 << bits) - 1)) as u16).collect();
+        let q = QTensor::from_codes(&[stored], bits, granularity, grid, &codes).unwrap();
+        Sparse::from_parts(shape, sparse.parts(), q).unwrap()
+    };
+    cases.into_iter().map(with).collect()
 }
 
 proptest! {
@@ -182,9 +215,7 @@ proptest! {
         for form in FORMS {
             let plain = Sparse::new(TensorRef::new(&w, &[rows, cols]).unwrap(), form).unwrap();
             let mut cases = vec![plain.clone()];
-            for quantizer in quantizers() {
-                cases.push(plain.quantize(&*quantizer).unwrap());
-            }
+            cases.extend(with_codes(&plain, seed));
             cases.push(plain.quantize_rows(&Symmetric::new(4).unwrap()).unwrap());
             for sparse in cases {
                 let y = multiply(&sparse, &x, batch);
@@ -227,7 +258,7 @@ fn wide_and_long_rows() {
         for form in FORMS {
             let sparse = Sparse::new(TensorRef::new(&w, &[rows, cols]).unwrap(), form).unwrap();
             assert_eq!(bits(&sparse.to_dense::<f32>()), bits(&w));
-            for sparse in [sparse.quantize(&Symmetric::new(4).unwrap().per_group(32).unwrap()).unwrap(), sparse] {
+            for sparse in with_codes(&sparse, 1).into_iter().chain([sparse]) {
                 for batch in [1, 4] {
                     let y = multiply(&sparse, &x[..batch * cols], batch);
                     for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact(rows)) {
@@ -422,4 +453,81 @@ fn what_lies_beyond_the_edge_is_not_read() {
             assert_eq!(multiply(&sparse, &vec![3.0; batch], batch), vec![6.0; batch]);
         }
     }
+}
+
+#[test]
+fn the_best_form_is_chosen_and_the_reason_told() {
+    let mut next = random(3);
+    let mut matrix = |percent: u32| {
+        let w: Vec<f32> = (0..256 * 256).map(|_| if next() % 100 < percent { 1.0 } else { 0.0 }).collect();
+        Sparse::new(TensorRef::new(&w, &[256, 256]).unwrap(), Form::Csr).unwrap()
+    };
+    let (few, some, most) = (matrix(1), matrix(20), matrix(90));
+    let chosen = |aim, sparse: &Sparse| Chooser::new(aim).choose(sparse).unwrap().sparse.form();
+    assert_eq!(chosen(Aim::Smallest, &few), Form::Csr, "a bit for each element is more than 16 for one in a hundred");
+    assert_eq!(chosen(Aim::Smallest, &some), Form::Bitmask);
+    assert_eq!(chosen(Aim::Smallest, &most), Form::Bitmask);
+    assert_eq!(chosen(Aim::Fastest, &few), Form::Csr);
+    assert_eq!(chosen(Aim::Fastest, &most), Form::Dense);
+    // Codes are so small that bits are cheaper than columns for fewer of them.
+    let symmetric = Symmetric::new(4).unwrap();
+    let choice = Chooser::new(Aim::Smallest).with_quantizer(&symmetric).choose(&some).unwrap();
+    assert!(matches!(choice.sparse.kept(), Kept::Quantized(_)) && choice.sparse.form() == Form::Bitmask);
+    assert_eq!(choice.candidates[0].bytes, choice.sparse.byte_size());
+    assert!(choice.candidates.windows(2).all(|pair| pair[0].bytes <= pair[1].bytes));
+    assert_eq!((choice.refused.len(), choice.refused[0].0), (1, Form::TwoOfFour));
+    assert!(choice.to_string().starts_with("Bitmask is the smallest for 1 vectors"), "{choice}");
+    // In blocks.
+    let w: Vec<f32> =
+        (0..256 * 256).map(|i| if (i / 256 / 16 * 256 + i % 256) % 10 == 0 { 1.0 } else { 0.0 }).collect();
+    let blocks = Sparse::new(TensorRef::new(&w, &[256, 256]).unwrap(), Form::Csr).unwrap();
+    let tall = Form::Blocks { height: 16, width: 1 };
+    assert_eq!((chosen(Aim::Fastest, &blocks), chosen(Aim::Smallest, &blocks)), (tall, tall));
+    let measured = Chooser::new(Aim::Fastest).with_batch(9).unwrap().with_measurement().choose(&blocks).unwrap();
+    assert!(measured.candidates.iter().all(|candidate| candidate.seconds > 0.0));
+    assert!(measured.candidates.is_sorted_by(|a, b| a.seconds <= b.seconds));
+    assert_eq!(measured.sparse.to_dense::<f32>(), w);
+    assert!(Chooser::new(Aim::Fastest).with_batch(0).is_err());
+    let error = Chooser::new(Aim::Fastest).with_batch(usize::MAX).unwrap().with_measurement().choose(&blocks);
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Argument);
+}
+
+/// A network for the digits, the smallest nine tenths of its weights pruned and the others in 4 bits.
+#[cfg(feature = "entropy")]
+#[test]
+fn coded_files_are_smaller() {
+    use flate2::read::GzDecoder;
+    use lapidary::format::packed::{self, Packed, Stored};
+    use std::io::Read;
+
+    let mut bytes = Vec::new();
+    let data = &include_bytes!("../examples/data/digits_mlp.f32.gz")[..];
+    GzDecoder::new(data).read_to_end(&mut bytes).unwrap();
+    let all: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let mut rest = &all[..];
+    let mut layers = Vec::new();
+    for shape in [[300, 64], [100, 300], [10, 100]] {
+        let (weights, after) = rest.split_at(shape[0] * shape[1]);
+        layers.push((shape, weights));
+        rest = &after[shape[0]..];
+    }
+    assert!(rest.is_empty());
+    let mut sizes: Vec<f32> = layers.iter().flat_map(|(_, weights)| weights.iter().map(|w| w.abs())).collect();
+    sizes.sort_by(f32::total_cmp);
+    let least = sizes[sizes.len() / 10 * 9];
+    let tensors: Vec<Packed> = (0..)
+        .zip(&layers)
+        .map(|(i, (shape, weights))| {
+            let mask = Mask::from_fn(shape, |i| weights[i].abs() >= least).unwrap();
+            let sparse = Sparse::from_dense(TensorRef::new(weights, shape).unwrap(), &mask, Form::Csr).unwrap();
+            let Kept::Quantized(q) = sparse.quantize(&Symmetric::new(4).unwrap()).unwrap().kept().clone() else {
+                panic!()
+            };
+            Packed::sparse(format!("{i}.weight"), mask, Stored::Quantized(q)).unwrap()
+        })
+        .collect();
+    let (plain, coded) = (packed::encode(&tensors).unwrap(), packed::encode_smallest(&tensors).unwrap());
+    assert_eq!(packed::decode(&coded).unwrap(), tensors);
+    println!("digits, a tenth kept in 4 bits: {} bytes by Rice codes, {} by the range coder", plain.len(), coded.len());
+    assert!(coded.len() * 5 < plain.len() * 4, "{} and {}", coded.len(), plain.len());
 }

@@ -79,6 +79,7 @@ impl Kept {
     /// The elements as `T`, rounded once where it is narrower.
     #[must_use]
     pub fn to_vec<T: Element>(&self) -> Vec<T> {
+        #[expect(clippy::ptr_arg, reason = "what is compared is the type of the whole")]
         fn convert<S: Element, T: Element>(values: &Vec<S>) -> Vec<T> {
             // Of the same type every bit stays, of a NaN too.
             let same = (values as &dyn Any).downcast_ref::<Vec<T>>();

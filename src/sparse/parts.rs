@@ -148,7 +148,7 @@ fn check_pairs(indices: &[u8], rows: usize, cols: usize) -> Result<()> {
             return Err(Error::argument("index", found, "above the one before and inside the matrix"));
         }
         let rest = indices[row * bytes..][..bytes].last().map_or(0, |last| last >> (slots % 4 * 2));
-        if slots % 4 != 0 && rest != 0 {
+        if !slots.is_multiple_of(4) && rest != 0 {
             return Err(Error::argument("bits after the last index", format!("{rest} in row {row}"), "0"));
         }
     }

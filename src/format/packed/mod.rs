@@ -247,7 +247,11 @@ mod tests {
             let q = QTensor::new(&[5], 2, Granularity::Group { size: 3 }, grid, vec![0b10_01_11, 0]).unwrap();
             Packed::dense(name, &[5], Stored::Quantized(q)).unwrap()
         };
-        let codebook = Grid::Codebook { levels: Values::F64(vec![-1.0, 0.0, 1.0, 2.0]) };
+        let columns = Mask::from_fn(&[30, 20], |i| i % 20 < 2 && i % 9 > 0).unwrap();
+        let uneven: Vec<u8> = (0..columns.kept()).map(|i| if i % 11 == 0 { 2 } else { 1 }).collect();
+        let levels = Grid::Codebook { levels: Values::F64(vec![-1.0, 0.0, 1.0, 2.0]) };
+        let uneven = QTensor::from_codes(&[uneven.len()], 2, Granularity::Tensor, levels.clone(), &uneven).unwrap();
+        let codebook = levels;
         vec![
             Packed::dense("a", &[5, 12], Stored::F32(x.clone())).unwrap(),
             Packed::dense("é", &[2], Stored::F16(vec![f16::ONE, f16::MIN])).unwrap(),
@@ -270,13 +274,45 @@ mod tests {
                 .unwrap(),
             Packed::sparse("f", mask, Stored::F32(kept)).unwrap(),
             Packed::sparse("0", Mask::from_fn(&[9], |_| false).unwrap(), Stored::F32(vec![])).unwrap(),
+            // Large and one-sided enough for coding to pay.
+            Packed::sparse("columns", columns, Stored::Quantized(uneven)).unwrap(),
         ]
+    }
+
+    /// The sample in each way to write it.
+    fn files() -> Vec<Vec<u8>> {
+        let plain = encode(&sample()).unwrap();
+        #[cfg(feature = "entropy")]
+        return vec![plain, encode_smallest(&sample()).unwrap()];
+        #[cfg(not(feature = "entropy"))]
+        vec![plain]
+    }
+
+    /// What is large enough for coding to pay is in the sample.
+    #[cfg(feature = "entropy")]
+    #[test]
+    fn coded_parts_are_of_another_version() {
+        let (plain, coded) = (files().remove(0), files().remove(1));
+        assert_eq!((plain[4], coded[4], coded.len() < plain.len()), (1, CODED, true));
+        let mut mixed = coded[..coded.len() - 4].to_vec();
+        mixed[4] = 1;
+        assert_eq!(parse(&mixed).unwrap_err().kind(), ErrorKind::Format);
+        assert_eq!(encode_smallest(&[]).unwrap(), encode(&[]).unwrap());
+    }
+
+    #[cfg(not(feature = "entropy"))]
+    #[test]
+    fn coded_parts_take_a_feature() {
+        let error = decode(b"LPDY\x02").unwrap_err();
+        assert!(error.to_string().contains("feature"), "{error}");
     }
 
     #[test]
     fn what_is_written_is_read() {
         let tensors = sample();
-        assert_eq!(decode(&encode(&tensors).unwrap()).unwrap(), tensors);
+        for bytes in files() {
+            assert_eq!(decode(&bytes).unwrap(), tensors);
+        }
         assert_eq!(decode(&encode(&[]).unwrap()).unwrap(), []);
         let dense = tensors[13].to_dense::<f32>().unwrap();
         assert!(dense.iter().enumerate().all(|(i, &x)| x == if i % 7 == 3 { (i as f32).sin() } else { 0.0 }));
@@ -284,23 +320,25 @@ mod tests {
 
     #[test]
     fn a_file_cut_short_or_longer_is_refused() {
-        let bytes = encode(&sample()).unwrap();
-        for end in 0..bytes.len() {
-            assert!(decode(&bytes[..end]).is_err(), "{end}");
+        for bytes in files() {
+            for end in 0..bytes.len() {
+                assert!(decode(&bytes[..end]).is_err(), "{end}");
+            }
+            let error = decode(&[&bytes[..], &[0]].concat()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Format);
+            let error = parse(&[&bytes[..bytes.len() - 4], &[0]].concat()).unwrap_err();
+            assert_eq!((error.kind(), error.index()), (ErrorKind::Format, Some(bytes.len() - 4)));
         }
-        let error = decode(&[&bytes[..], &[0]].concat()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Format);
-        let error = parse(&[&bytes[..bytes.len() - 4], &[0]].concat()).unwrap_err();
-        assert_eq!((error.kind(), error.index()), (ErrorKind::Format, Some(bytes.len() - 4)));
     }
 
     #[test]
     fn any_damaged_byte_is_noticed() {
-        let bytes = encode(&sample()).unwrap();
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 0x10;
-            assert_eq!(decode(&damaged).unwrap_err().kind(), ErrorKind::Format, "{at}");
+        for bytes in files() {
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 0x10;
+                assert_eq!(decode(&damaged).unwrap_err().kind(), ErrorKind::Format, "{at}");
+            }
         }
         let twice = || Packed::dense("a", &[1], Stored::F32(vec![1.0])).unwrap();
         assert_eq!(encode(&[twice(), twice()]).unwrap_err().kind(), ErrorKind::Argument);
@@ -343,17 +381,18 @@ mod tests {
         #[test]
         fn damaged_bytes_are_an_error_or_a_model(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
             // Past the checksum, as a hostile writer would be.
-            let mut bytes = encode(&sample()).unwrap();
-            bytes.truncate(bytes.len() - 4);
-            let at = at.index(bytes.len() - MAGIC.len()) + MAGIC.len();
-            bytes[at] = byte;
-            if let Ok(tensors) = parse(&bytes) {
-                for tensor in tensors {
-                    tensor.to_dense::<f32>().unwrap();
+            for mut bytes in files() {
+                bytes.truncate(bytes.len() - 4);
+                let at = at.index(bytes.len() - MAGIC.len()) + MAGIC.len();
+                bytes[at] = byte;
+                if let Ok(tensors) = parse(&bytes) {
+                    for tensor in tensors {
+                        tensor.to_dense::<f32>().unwrap();
+                    }
                 }
+                let end = cut.index(bytes.len());
+                prop_assert!(end < MAGIC.len() || parse(&bytes[..end]).is_err() || end == bytes.len());
             }
-            let end = cut.index(bytes.len());
-            prop_assert!(end < MAGIC.len() || parse(&bytes[..end]).is_err() || end == bytes.len());
         }
     }
 }

@@ -32,6 +32,7 @@ pub(super) struct Window<'a> {
     room: [f32; 2 * TILE],
 }
 
+#[expect(clippy::large_enum_variant, reason = "on the stack, once for many rows")]
 enum Source<'a> {
     Real(&'a [f32]),
     F16(&'a [f16]),
