@@ -1,13 +1,12 @@
 //! Sparse matrices: what goes in comes out, products are their formula, wrong parts are refused.
 
 use lapidary::{
-    ErrorKind, Granularity, Grid, Isa, Mask, QTensor, TensorMut, TensorRef, Values,
+    ErrorKind, Granularity, Grid, Mask, QTensor, TensorMut, TensorRef, Values,
     half::{bf16, f16},
     quant::Symmetric,
     sparse::{Aim, Chooser, Form, Kept, Parts, Sparse, Workspace},
 };
 use proptest::prelude::*;
-use std::sync::{Mutex, MutexGuard};
 
 const FORMS: [Form; 10] = [
     Form::Csr,
@@ -21,12 +20,6 @@ const FORMS: [Form; 10] = [
     Form::Blocks { height: 2, width: 2 },
     Form::TwoOfFour,
 ];
-
-/// The instruction set is the process's: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
 
 /// The stored elements of each row, by the documents of the parts alone: column and place in `kept`.
 fn stored(sparse: &Sparse) -> Vec<Vec<(usize, usize)>> {
@@ -270,10 +263,11 @@ fn wide_and_long_rows() {
     }
 }
 
+/// The instruction set is the process's; the other tests do not mind.
 #[cfg(feature = "rayon")]
 #[test]
 fn the_same_bits_everywhere() {
-    let _alone = alone();
+    use lapidary::Isa;
     let pools = [1, 2, 7].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
     for (rows, cols, percent) in [(1, 1, 100), (300, 1000, 40), (777, 333, 95)] {
         let w = matrix(rows, cols, percent, true, 7);

@@ -203,13 +203,13 @@ fn measure(sparse: &Sparse, batch: usize) -> Result<f64> {
 fn nanoseconds(form: Form) -> (f64, f64) {
     match form {
         Form::Dense => (0.11, 0.80),
-        Form::Csr => (0.29, 0.81),
-        Form::Blocks { height: 16, width: 1 } => (0.10, 0.85),
-        Form::Blocks { height: 4, width: 4 } => (0.12, 0.90),
-        Form::Blocks { width: 16, .. } => (0.11, 0.80),
-        Form::Bitmask => (1.15, 1.70),
-        Form::TwoOfFour => (0.60, 1.10),
-        Form::Blocks { .. } => (0.5, 1.0),
+        Form::Csr => (0.30, 0.62),
+        Form::Blocks { height: 16, width: 1 } => (0.12, 0.65),
+        Form::Blocks { height: 4, width: 4 } => (0.23, 0.90),
+        Form::Blocks { width: 16, .. } => (0.20, 0.90),
+        Form::Blocks { .. } => (0.50, 1.10),
+        Form::Bitmask => (1.40, 1.80),
+        Form::TwoOfFour => (0.80, 1.60),
     }
 }
 
@@ -220,7 +220,7 @@ fn model(sparse: &Sparse, batch: usize) -> f64 {
         Kept::F32(_) => 0.0,
         Kept::F16(_) => 0.1,
         Kept::Bf16(_) => 0.05,
-        Kept::Quantized(_) => 0.3,
+        Kept::Quantized(_) => 0.2,
     };
     let [rows, cols] = sparse.shape();
     let stored = sparse.stored() as f64;

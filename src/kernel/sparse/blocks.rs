@@ -152,6 +152,7 @@ impl<L: Lane, const WIDTH: usize, const EACH: usize> Way<L> for Narrow<L, WIDTH,
         let (w, w_rest) = w.split_at(groups.len() * EACH * size);
         for (row, sums) in self.0[..blocks.height].iter_mut().enumerate() {
             let mut own = *sums;
+            L::pin(&mut own);
             for (w, columns) in w.chunks_exact(EACH * size).zip(groups) {
                 for ((own, w), &column) in
                     own.as_chunks_mut::<WIDTH>().0.iter_mut().zip(w.chunks_exact(size)).zip(columns)
@@ -201,18 +202,24 @@ impl<L: Lane> Way<L> for Other<L> {
     #[inline(always)]
     fn add(&mut self, blocks: Blocks<'_>, done: usize, w: &[f32], columns: &[u32], x: &[L]) {
         let Blocks { height, width, .. } = blocks;
-        for (block, (w, &column)) in w.chunks_exact(height * width).zip(columns).enumerate() {
-            let (x, first) = (inputs(x, column, width), (done + block) * width % LANES);
-            for (sums, w) in self.0.iter_mut().zip(w.chunks_exact(width)) {
-                if first == 0 {
-                    contiguous(sums, &w[..x.len()], x);
-                    continue;
+        for (row, sums) in self.0[..height].iter_mut().enumerate() {
+            let mut own = *sums;
+            let blocks = w.chunks_exact(height * width).zip(columns);
+            if width.is_multiple_of(LANES) {
+                for (w, &column) in blocks {
+                    let x = inputs(x, column, width);
+                    contiguous(&mut own, &w[row * width..][..x.len()], x);
                 }
-                for (j, (&w, &x)) in w.iter().zip(x).enumerate() {
-                    let sum = &mut sums[(first + j) % LANES];
-                    *sum = sum.plus_product(w, x);
+            } else {
+                for (block, (w, &column)) in blocks.enumerate() {
+                    let first = (done + block) * width;
+                    for (j, (&w, &x)) in w[row * width..].iter().zip(inputs(x, column, width)).enumerate() {
+                        let sum = &mut own[(first + j) % LANES];
+                        *sum = sum.plus_product(w, x);
+                    }
                 }
             }
+            *sums = own;
         }
     }
 

@@ -97,12 +97,22 @@ pub(super) fn next_bits(
 /// The columns of the elements from `start`, a multiple of 4, on: `indices` has two bits for each of a row.
 #[inline(always)]
 pub(super) fn two_of_four(indices: &[u8], start: usize, columns: &mut [u32]) {
-    for ((i, byte), columns) in indices[start / 4..].iter().enumerate().zip(columns.chunks_mut(4)) {
-        let first = (start + 4 * i) as u32 * 2;
-        for (j, column) in columns.iter_mut().enumerate() {
-            *column = first + 4 * (j as u32 / 2) + u32::from(byte >> (2 * j) & 3);
-        }
+    let indices = &indices[start / 4..];
+    let (fours, rest) = columns.as_chunks_mut::<4>();
+    for ((i, &byte), four) in (0u32..).zip(indices).zip(&mut *fours) {
+        *four = of_byte(byte, start as u32 * 2 + 8 * i);
     }
+    if let Some(&byte) = indices.get(fours.len()) {
+        let four = of_byte(byte, (start + 4 * fours.len()) as u32 * 2);
+        rest.iter_mut().zip(four).for_each(|(column, found)| *column = found);
+    }
+}
+
+/// Two of four columns from `first` on, and two of the next four.
+#[inline(always)]
+fn of_byte(byte: u8, first: u32) -> [u32; 4] {
+    let byte = u32::from(byte);
+    [first + (byte & 3), first + (byte >> 2 & 3), first + 4 + (byte >> 4 & 3), first + 4 + (byte >> 6)]
 }
 
 #[cfg(test)]
