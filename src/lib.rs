@@ -7,6 +7,8 @@
 //! * [`prune`] **prunes** them: by magnitude, gradients or inputs, one by one or in blocks, rows and channels, into a [`Mask`]
 //!   that an optimizer keeps;
 //! * [`slim`] **slims** models: units and layers that do not matter leave, a smaller dense model stays;
+//! * [`sparse`] **stores** what pruning left, and multiplies with it, [`Sparse`](sparse::Sparse): compressed rows, blocks, bits or
+//!   two of four, of numbers or codes;
 //! * [`format`](mod@format) writes what is left to a file, and what training needs to go on.
 //!
 //! Tensors are borrowed: slices, `Vec`s, and with the feature `ndarray` arrays and views of any
@@ -73,6 +75,8 @@
 //! | `linalg` | no | matrix products and factors by `faer`: the optimizer `Muon`, the quantizer `Gptq` |
 //! | `safetensors` | no | checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
 //! | `pytorch` | no | PyTorch's optimizer state as `torch.save` writes it, by `pytorch-reader` |
+//! | `sprs` | no | sparse matrices from and to those of `sprs` |
+//! | `entropy` | no | the smallest packed files, `format::packed::encode_smallest`, by the range coder of `constriction`; and to read them |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
@@ -98,6 +102,8 @@ pub mod quant;
 #[forbid(unsafe_code)]
 pub mod slim;
 #[forbid(unsafe_code)]
+pub mod sparse;
+#[forbid(unsafe_code)]
 mod tensor;
 #[forbid(unsafe_code)]
 mod traits;
@@ -110,6 +116,8 @@ pub use linalg::Calibration;
 #[cfg(feature = "ndarray")]
 pub use ndarray;
 pub use num_traits;
+#[cfg(feature = "sprs")]
+pub use sprs;
 pub use tensor::{
     Block8, BlockMap, Granularity, Grid, Mask, Precision, QTensor, QuantError, Scales, Schema, Slot, SlotValues, State,
     TensorMut, TensorRef, Values,

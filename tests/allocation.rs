@@ -11,6 +11,7 @@ use lapidary::{
         Affine, FakeQuantize, FloatFormat, Histogram, Inputs, KMeans, Linear, Lsq, MinMax, MinMaxObserver, Minifloat,
         MovingAverageObserver, Symmetric, Table, Workspace,
     },
+    sparse::{self, Form, Sparse},
 };
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -167,6 +168,20 @@ fn all(n: usize) {
             let x = TensorRef::new(&x, &[3, 100]).unwrap();
             layer.forward(x, TensorMut::new(&mut y, &[3, n / 100]).unwrap(), &mut workspace).unwrap();
         });
+    }
+    let mask = Mask::from_fn(&[n / 100, 100], |i| i % 4 < 2 && i % 7 < 4).unwrap();
+    let weights = TensorRef::new(&gradient[..n / 100 * 100], &[n / 100, 100]).unwrap();
+    for form in [Form::Csr, Form::Bitmask, Form::TwoOfFour, Form::Blocks { height: 4, width: 4 }, Form::Dense] {
+        let sparse = Sparse::from_dense(&weights, &mask, form).unwrap();
+        let codes = sparse.quantize_rows(&symmetric.per_group(32).unwrap()).unwrap();
+        for sparse in [sparse, codes] {
+            let mut workspace = sparse::Workspace::default();
+            check(&format!("{form:?} of {n}"), || {
+                sparse.multiply_into(&x[..100], &mut y[..n / 100], &mut workspace).unwrap();
+                let x = TensorRef::new(&x, &[3, 100]).unwrap();
+                sparse.multiply_into(x, TensorMut::new(&mut y, &[3, n / 100]).unwrap(), &mut workspace).unwrap();
+            });
+        }
     }
     let (mut ends, mut moving, mut histogram) = (MinMaxObserver::new(), MovingAverageObserver::new(), Histogram::new());
     let other = histogram.clone();

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("optim", &["linalg", "traits", "tensor", "kernel", "element", "error", "optim"]),
     ("quant", &["linalg", "traits", "tensor", "kernel", "element", "error", "quant"]),
     ("prune", &["linalg", "traits", "tensor", "kernel", "element", "error", "prune"]),
+    ("sparse", &["traits", "tensor", "kernel", "element", "error", "sparse"]),
     ("slim", &["optim", "quant", "prune", "traits", "tensor", "kernel", "element", "error", "slim"]),
     ("format", &["slim", "optim", "quant", "prune", "traits", "tensor", "kernel", "element", "error", "format"]),
 ];

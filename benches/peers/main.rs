@@ -10,12 +10,14 @@
 //! | `plain COUNT` | seconds of each of so many loops over as many bytes; of the case `composed` and of quantization |
 //! | `close` | the first parameters or results, after all steps |
 //!
-//! The cases of quantization are `layerBITS VECTORS SIZE` and `quantize8`, `channel8`, `fake8`, `dequantize8`, of `1 LENGTH`; they answer
+//! The cases of sparse matrices are forms (`csr`, `bitmask`, `16x1`, `pairs` for two of four, some with `-codes` for 4 bits), of `VECTORS SIZE`;
+//! started by `benches/peers/run-sparse`. They answer bytes alone. The cases of quantization are `layerBITS VECTORS SIZE` and `quantize8`, `channel8`, `fake8`, `dequantize8`, of `1 LENGTH`; they answer
 //! bytes alone.
 
 #[path = "../plain/mod.rs"]
 mod plain;
 mod quant;
+mod sparse;
 
 use lapidary::{
     Isa, Mask, Optimizer, OptimizerExt, Step,
@@ -58,6 +60,8 @@ impl<R: BufRead, W: Write> Port<R, W> {
                 "layer2" => self.layer(2, tensors, length),
                 "layer4" => self.layer(4, tensors, length),
                 "layer8" => self.layer(8, tensors, length),
+                "csr" | "bitmask" | "pairs" | "dense" | "16x1" | "4x4" | "1x16" | "csr-codes" | "bitmask-codes"
+                | "16x1-codes" => self.sparse(case, tensors, length),
                 "quantize8" | "channel8" | "fake8" | "dequantize8" => self.codes(case, length),
                 _ => Err(format!("no case {case:?}").into()),
             }?;
@@ -164,6 +168,10 @@ fn main() -> Result {
         "channel8 1 8192",
         "fake8 1 8192",
         "dequantize8 1 8192",
+        "csr 3 96",
+        "bitmask-codes 1 96",
+        "16x1 8 96",
+        "pairs 1 96",
     ];
     let others = ["composed 1 1000"].iter().chain(&quant);
     let others: String = others.map(|case| format!("open {case}\nstep 2\nplain 2\nclose\n")).collect();

@@ -15,13 +15,15 @@ const COLUMNS: usize = 4096;
 /// Elements of a group of the weights of few bits.
 const GROUP: usize = 32;
 
-/// The same numbers on both sides: about normal, a sum of four even ones by the finalizer of SplitMix64.
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let mix = |x: u64| {
-        let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ x >> 31
-    };
+/// The finalizer of SplitMix64.
+pub(crate) fn mix(x: u64) -> u64 {
+    let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+/// The same numbers on both sides: about normal, a sum of four even ones by [`mix`].
+pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let even = |bits: u64| (bits & 0xffff) as f32 / 65536.0 - 0.5;
     (0..count as u64).map(|i| mix(i + (seed << 40))).map(|x| (0..4).map(|k| even(x >> (16 * k))).sum()).collect()
 }
@@ -93,7 +95,7 @@ impl<R: BufRead, W: Write> Port<R, W> {
 }
 
 /// Reads all.
-fn sum(words: &[u64], threads: usize) -> u64 {
+pub(crate) fn sum(words: &[u64], threads: usize) -> u64 {
     if threads < 2 {
         return words.iter().fold(0, |sum, word| sum.wrapping_add(*word));
     }

@@ -28,6 +28,7 @@ pub(crate) mod rule;
 pub(crate) mod scan;
 pub(crate) mod select;
 pub(crate) mod slot;
+pub(crate) mod sparse;
 pub(crate) mod sums;
 #[cfg(feature = "linalg")]
 pub(crate) mod sweep;

@@ -11,7 +11,7 @@ use crate::element::Element;
 use std::ops::Range;
 
 /// Columns worked on at a time; whole bytes at every width.
-const TILE: usize = 1024;
+pub(super) const TILE: usize = 1024;
 
 /// Which elements share levels.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -421,7 +421,7 @@ impl<T: Element> Operation<&[T], &[u8]> for Compare<'_> {
 }
 
 /// Decodes tile by tile; keeps the table of the last group.
-struct Decoder<'a, T> {
+pub(super) struct Decoder<'a, T> {
     levels: Levels<'a>,
     layout: Layout,
     table: [T; MAX_LEVELS],
@@ -430,13 +430,13 @@ struct Decoder<'a, T> {
 
 impl<'a, T: Element> Decoder<'a, T> {
     #[inline(always)]
-    fn new(levels: Levels<'a>, layout: Layout) -> Self {
+    pub(super) fn new(levels: Levels<'a>, layout: Layout) -> Self {
         Self { levels, layout, table: [T::default(); MAX_LEVELS], group: None }
     }
 
     /// The values of one tile.
     #[inline(always)]
-    fn decode(&mut self, tile: usize, packed: &[u8], out: &mut [T]) {
+    pub(super) fn decode(&mut self, tile: usize, packed: &[u8], out: &mut [T]) {
         match (self.levels, self.layout.bits) {
             (Levels::Affine { scales, zeros }, 16) => self.affine::<u16>(scales, zeros, tile, packed, out),
             (Levels::Affine { scales, zeros }, _) => self.affine::<u8>(scales, zeros, tile, packed, out),

@@ -8,6 +8,7 @@ use crate::{
     element::Element,
     error::{Error, Result},
     kernel::{
+        grid::Levels,
         pack::{OCTET, packed_len},
         rows::{self, Groups, Layout, Word},
         scan,
@@ -333,6 +334,11 @@ impl QTensor {
     /// The layout, the levels and the packed codes, to be written by a quantizer.
     pub(crate) fn parts_mut(&mut self) -> (Layout, &mut Grid, &mut [u8]) {
         (self.layout(), &mut self.grid, &mut self.packed)
+    }
+
+    /// The layout, the levels and the packed codes, to be read by a kernel.
+    pub(crate) fn parts(&self) -> (Layout, Levels<'_>, &[u8]) {
+        (self.layout(), self.grid.levels(), &self.packed)
     }
 
     pub(crate) fn check_shape(&self, shape: &[usize]) -> Result<()> {

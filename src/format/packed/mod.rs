@@ -1,28 +1,46 @@
 //! The packed model file: pruned and quantized tensors, positions and all, in as few bytes as they need.
 //!
 //! ```text
-//! "LPDY" version=1
+//! "LPDY" version=1, or 2 where something is coded
 //! count of tensors
 //! each: name, rank, sizes,
 //!       density    0: every element is stored; 1: only those kept, in order
 //!                  1 is followed by: count kept, Rice parameter, count of bytes, bytes of gaps
+//!                  2 (version 2): as 1, but followed by: count kept, count of bytes, coded positions
 //!       encoding   0 f32, 1 f64, 2 f16, 3 bf16: little-endian numbers
 //!                  4: quantized, followed by bits, granularity (0 | 1, axis | 2, group size | 3, axis, size),
 //!                     grid (0 min-max: minima, then maxima | 1 codebook: levels | 2 symmetric: scales |
 //!                     3 affine: scales, then the zero points, a byte each, or two of 16-bit codes |
 //!                     4 scaled: 2^bits levels, then scales), packed codes;
+//!                  5 (version 2): as 4, but the codes are coded, behind a count of bytes
 //!                     each list of a grid: type (0 f32, 1 f64; scales also 2 f16, 3 E8M0), numbers
 //! last      CRC-32 of all before it, 4 bytes, little-endian
 //! ```
 //!
 //! Counts and sizes are LEB128; names are UTF-8 behind their length. Kept elements are stored as a tensor of one axis.
+//!
+//! Coded positions and codes (feature `entropy`) are words of a range coder, 32 bits, little-endian. A bit is 1 with the probability
+//! `(2 ones + 1) / (2 (ones + zeros) + 2)` of those before it in its context, in 1/65,536, rounded down but at least 1; counts are
+//! halved when one reaches 2²⁰. Contexts are
+//!
+//! ```text
+//! positions   an element kept or not, in logical order, as rows of the first axis (one row, where there is one axis or none):
+//!               min(15, floor(2 log2((5 r + 10) / (5 k + 2))))   k of the r rows above keep this column
+//!               min(7, floor(log2((5 c + 20) / (5 n + 2))))      n of the c columns before are kept in this row
+//!             both logarithms of the ratio cut to 16 bits after the point, and 0 below 1
+//! codes       bit by bit, the highest first: the bits above it
+//! ```
 
+#[cfg(feature = "entropy")]
+mod entropy;
 mod gaps;
 mod read;
 mod write;
 
 pub use read::decode;
 pub use write::encode;
+#[cfg(feature = "entropy")]
+pub use write::encode_smallest;
 
 use crate::{
     element::Element,
@@ -33,6 +51,8 @@ use half::{bf16, f16};
 use std::{io::Write, path::Path};
 
 const MAGIC: &[u8] = b"LPDY\x01";
+/// The version of files with coded positions or codes.
+const CODED: u8 = 2;
 
 /// Numbers as they are stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -182,6 +202,16 @@ pub fn save(path: impl AsRef<Path>, tensors: &[Packed]) -> Result<()> {
     super::write_atomically(path.as_ref(), |file| file.write_all(&bytes))
 }
 
+/// As [`save`], by [`encode_smallest`].
+///
+/// # Errors
+/// As [`save`].
+#[cfg(feature = "entropy")]
+pub fn save_smallest(path: impl AsRef<Path>, tensors: &[Packed]) -> Result<()> {
+    let bytes = encode_smallest(tensors)?;
+    super::write_atomically(path.as_ref(), |file| file.write_all(&bytes))
+}
+
 /// Reads a packed file.
 ///
 /// # Errors
@@ -217,7 +247,11 @@ mod tests {
             let q = QTensor::new(&[5], 2, Granularity::Group { size: 3 }, grid, vec![0b10_01_11, 0]).unwrap();
             Packed::dense(name, &[5], Stored::Quantized(q)).unwrap()
         };
-        let codebook = Grid::Codebook { levels: Values::F64(vec![-1.0, 0.0, 1.0, 2.0]) };
+        let columns = Mask::from_fn(&[30, 20], |i| i % 20 < 2 && i % 9 > 0).unwrap();
+        let uneven: Vec<u8> = (0..columns.kept()).map(|i| if i % 11 == 0 { 2 } else { 1 }).collect();
+        let levels = Grid::Codebook { levels: Values::F64(vec![-1.0, 0.0, 1.0, 2.0]) };
+        let uneven = QTensor::from_codes(&[uneven.len()], 2, Granularity::Tensor, levels.clone(), &uneven).unwrap();
+        let codebook = levels;
         vec![
             Packed::dense("a", &[5, 12], Stored::F32(x.clone())).unwrap(),
             Packed::dense("é", &[2], Stored::F16(vec![f16::ONE, f16::MIN])).unwrap(),
@@ -240,13 +274,45 @@ mod tests {
                 .unwrap(),
             Packed::sparse("f", mask, Stored::F32(kept)).unwrap(),
             Packed::sparse("0", Mask::from_fn(&[9], |_| false).unwrap(), Stored::F32(vec![])).unwrap(),
+            // Large and one-sided enough for coding to pay.
+            Packed::sparse("columns", columns, Stored::Quantized(uneven)).unwrap(),
         ]
+    }
+
+    /// The sample in each way to write it.
+    fn files() -> Vec<Vec<u8>> {
+        let plain = encode(&sample()).unwrap();
+        #[cfg(feature = "entropy")]
+        return vec![plain, encode_smallest(&sample()).unwrap()];
+        #[cfg(not(feature = "entropy"))]
+        vec![plain]
+    }
+
+    /// What is large enough for coding to pay is in the sample.
+    #[cfg(feature = "entropy")]
+    #[test]
+    fn coded_parts_are_of_another_version() {
+        let (plain, coded) = (files().remove(0), files().remove(1));
+        assert_eq!((plain[4], coded[4], coded.len() < plain.len()), (1, CODED, true));
+        let mut mixed = coded[..coded.len() - 4].to_vec();
+        mixed[4] = 1;
+        assert_eq!(parse(&mixed).unwrap_err().kind(), ErrorKind::Format);
+        assert_eq!(encode_smallest(&[]).unwrap(), encode(&[]).unwrap());
+    }
+
+    #[cfg(not(feature = "entropy"))]
+    #[test]
+    fn coded_parts_take_a_feature() {
+        let error = decode(b"LPDY\x02").unwrap_err();
+        assert!(error.to_string().contains("feature"), "{error}");
     }
 
     #[test]
     fn what_is_written_is_read() {
         let tensors = sample();
-        assert_eq!(decode(&encode(&tensors).unwrap()).unwrap(), tensors);
+        for bytes in files() {
+            assert_eq!(decode(&bytes).unwrap(), tensors);
+        }
         assert_eq!(decode(&encode(&[]).unwrap()).unwrap(), []);
         let dense = tensors[13].to_dense::<f32>().unwrap();
         assert!(dense.iter().enumerate().all(|(i, &x)| x == if i % 7 == 3 { (i as f32).sin() } else { 0.0 }));
@@ -254,23 +320,25 @@ mod tests {
 
     #[test]
     fn a_file_cut_short_or_longer_is_refused() {
-        let bytes = encode(&sample()).unwrap();
-        for end in 0..bytes.len() {
-            assert!(decode(&bytes[..end]).is_err(), "{end}");
+        for bytes in files() {
+            for end in 0..bytes.len() {
+                assert!(decode(&bytes[..end]).is_err(), "{end}");
+            }
+            let error = decode(&[&bytes[..], &[0]].concat()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Format);
+            let error = parse(&[&bytes[..bytes.len() - 4], &[0]].concat()).unwrap_err();
+            assert_eq!((error.kind(), error.index()), (ErrorKind::Format, Some(bytes.len() - 4)));
         }
-        let error = decode(&[&bytes[..], &[0]].concat()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Format);
-        let error = parse(&[&bytes[..bytes.len() - 4], &[0]].concat()).unwrap_err();
-        assert_eq!((error.kind(), error.index()), (ErrorKind::Format, Some(bytes.len() - 4)));
     }
 
     #[test]
     fn any_damaged_byte_is_noticed() {
-        let bytes = encode(&sample()).unwrap();
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 0x10;
-            assert_eq!(decode(&damaged).unwrap_err().kind(), ErrorKind::Format, "{at}");
+        for bytes in files() {
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 0x10;
+                assert_eq!(decode(&damaged).unwrap_err().kind(), ErrorKind::Format, "{at}");
+            }
         }
         let twice = || Packed::dense("a", &[1], Stored::F32(vec![1.0])).unwrap();
         assert_eq!(encode(&[twice(), twice()]).unwrap_err().kind(), ErrorKind::Argument);
@@ -313,17 +381,18 @@ mod tests {
         #[test]
         fn damaged_bytes_are_an_error_or_a_model(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
             // Past the checksum, as a hostile writer would be.
-            let mut bytes = encode(&sample()).unwrap();
-            bytes.truncate(bytes.len() - 4);
-            let at = at.index(bytes.len() - MAGIC.len()) + MAGIC.len();
-            bytes[at] = byte;
-            if let Ok(tensors) = parse(&bytes) {
-                for tensor in tensors {
-                    tensor.to_dense::<f32>().unwrap();
+            for mut bytes in files() {
+                bytes.truncate(bytes.len() - 4);
+                let at = at.index(bytes.len() - MAGIC.len()) + MAGIC.len();
+                bytes[at] = byte;
+                if let Ok(tensors) = parse(&bytes) {
+                    for tensor in tensors {
+                        tensor.to_dense::<f32>().unwrap();
+                    }
                 }
+                let end = cut.index(bytes.len());
+                prop_assert!(end < MAGIC.len() || parse(&bytes[..end]).is_err() || end == bytes.len());
             }
-            let end = cut.index(bytes.len());
-            prop_assert!(end < MAGIC.len() || parse(&bytes[..end]).is_err() || end == bytes.len());
         }
     }
 }

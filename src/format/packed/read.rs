@@ -1,6 +1,6 @@
 //! Reading.
 
-use super::{MAGIC, Packed, Stored, gaps, max_sparse};
+use super::{CODED, MAGIC, Packed, Stored, gaps, max_sparse};
 use crate::{
     error::{Error, Result},
     tensor::{
@@ -17,8 +17,12 @@ use half::{bf16, f16};
 /// another), end early, go on after the last tensor, have quantized tensors whose parts do not fit, or claim sparse tensors
 /// of more elements than 2²⁸ and than 256 a byte of the file.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Packed>> {
-    if !bytes.starts_with(MAGIC) {
-        return Err(Error::format(0, "not a packed model of version 1"));
+    let version = bytes.get(MAGIC.len() - 1);
+    if !bytes.starts_with(&MAGIC[..MAGIC.len() - 1]) || !version.is_some_and(|&version| matches!(version, 1 | CODED)) {
+        return Err(Error::format(0, "not a packed model of version 1 or 2"));
+    }
+    if cfg!(not(feature = "entropy")) && version == Some(&CODED) {
+        return Err(Error::format(MAGIC.len() - 1, "coded positions or codes, which take the feature `entropy`"));
     }
     let (bytes, sum) = bytes
         .split_last_chunk()
@@ -105,14 +109,7 @@ impl<'a> Reader<'a> {
                 Packed::dense(name, &shape, stored)
             }
             1 => {
-                self.sparse = self.sparse.saturating_add(volume);
-                if self.sparse > max_sparse(self.bytes.len()) {
-                    return Err(self.error("too many elements for a file of this size"));
-                }
-                let kept = self.count()?;
-                if kept > volume {
-                    return Err(self.error("more elements kept than there are"));
-                }
+                let kept = self.kept(volume)?;
                 let rice = self.byte()?.into();
                 let len = self.count()?;
                 let start = self.at;
@@ -124,8 +121,42 @@ impl<'a> Reader<'a> {
                 let stored = self.stored(&[kept])?;
                 Packed::sparse(name, mask, stored)
             }
+            #[cfg(feature = "entropy")]
+            2 if self.coded() => {
+                let kept = self.kept(volume)?;
+                let mask = self.within(|bytes| super::entropy::decode_mask(&shape, kept, bytes))?;
+                let stored = self.stored(&[kept])?;
+                Packed::sparse(name, mask, stored)
+            }
             other => Err(self.error(format!("unknown density {other}"))),
         }
+    }
+
+    /// How many elements of a sparse tensor are kept.
+    fn kept(&mut self, volume: usize) -> Result<usize> {
+        self.sparse = self.sparse.saturating_add(volume);
+        if self.sparse > max_sparse(self.bytes.len()) {
+            return Err(self.error("too many elements for a file of this size"));
+        }
+        let kept = self.count()?;
+        if kept > volume { Err(self.error("more elements kept than there are")) } else { Ok(kept) }
+    }
+
+    /// Whether positions and codes may be coded.
+    #[cfg(feature = "entropy")]
+    fn coded(&self) -> bool {
+        self.bytes.get(MAGIC.len() - 1) == Some(&CODED)
+    }
+
+    /// Reads bytes behind their count; errors name their place in the file.
+    #[cfg(feature = "entropy")]
+    fn within<T>(&mut self, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        let len = self.count()?;
+        let start = self.at;
+        read(self.take(len)?).map_err(|error| match error.index() {
+            Some(offset) => Error::format(start + offset, "coded bytes that do not fit the tensor"),
+            None => error,
+        })
     }
 
     fn stored(&mut self, shape: &[usize]) -> Result<Stored> {
@@ -135,12 +166,14 @@ impl<'a> Reader<'a> {
             1 => Stored::F64(self.numbers(len, f64::from_le_bytes)?),
             2 => Stored::F16(self.numbers(len, f16::from_le_bytes)?),
             3 => Stored::Bf16(self.numbers(len, bf16::from_le_bytes)?),
-            4 => Stored::Quantized(self.quantized(shape)?),
+            4 => Stored::Quantized(self.quantized(shape, false)?),
+            #[cfg(feature = "entropy")]
+            5 if self.coded() => Stored::Quantized(self.quantized(shape, true)?),
             other => return Err(self.error(format!("unknown encoding {other}"))),
         })
     }
 
-    fn quantized(&mut self, shape: &[usize]) -> Result<QTensor> {
+    fn quantized(&mut self, shape: &[usize], coded: bool) -> Result<QTensor> {
         let bits = self.byte()?;
         let granularity = match self.byte()? {
             0 => Granularity::Tensor,
@@ -168,6 +201,14 @@ impl<'a> Reader<'a> {
             4 => Grid::Scaled { levels: self.values(1 << bits)?, scale: self.scales(sizes.groups)? },
             other => return Err(self.error(format!("unknown grid {other}"))),
         };
+        #[cfg(feature = "entropy")]
+        if coded {
+            let len = checked_volume(shape)?;
+            let codes = self.within(|bytes| super::entropy::decode_codes(len, bits, bytes))?;
+            let q = QTensor::from_codes(shape, bits, granularity, grid, &codes);
+            return q.map_err(|error| self.error(error.to_string()));
+        }
+        let _ = coded;
         let packed = self.take(sizes.bytes)?;
         QTensor::new(shape, bits, granularity, grid, packed.to_vec()).map_err(|error| self.error(error.to_string()))
     }

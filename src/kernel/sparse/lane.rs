@@ -1,0 +1,147 @@
+//! Sums over the stored elements of a row, for one vector or for eight at a time.
+
+use super::columns::Index;
+use std::hint::black_box;
+
+/// Sums of a row that do not wait for one another, and vectors that go together.
+pub(crate) const LANES: usize = 8;
+
+/// What is added up: a number, or one of each of eight vectors.
+pub(crate) trait Lane: Copy + Default + Send + Sync {
+    /// How many numbers it is.
+    const WIDTH: usize;
+
+    /// `self + w * x`, each operation rounded.
+    fn plus_product(self, w: f32, x: Self) -> Self;
+    fn plus(self, other: Self) -> Self;
+    fn scaled(self, scale: f32) -> Self;
+
+    /// Keeps the sums of a row where they are, if that is better: `sums` is not changed.
+    fn pin(sums: &mut Sums<Self>);
+
+    /// `sums[l] += w[l] * x[columns[l]]`
+    fn gather<I: Index>(sums: &mut Sums<Self>, w: &[f32; LANES], columns: &[I; LANES], x: &[Self]);
+}
+
+/// The sums of a row, `p` in the formula.
+pub(super) type Sums<L> = [L; LANES];
+
+impl Lane for f32 {
+    const WIDTH: usize = 1;
+
+    #[inline(always)]
+    fn plus_product(self, w: f32, x: f32) -> f32 {
+        self + w * x
+    }
+
+    #[inline(always)]
+    fn plus(self, other: f32) -> f32 {
+        self + other
+    }
+
+    #[inline(always)]
+    fn scaled(self, scale: f32) -> f32 {
+        self * scale
+    }
+
+    #[inline(always)]
+    fn pin(_: &mut Sums<f32>) {}
+
+    #[inline(always)]
+    fn gather<I: Index>(sums: &mut Sums<f32>, w: &[f32; LANES], columns: &[I; LANES], x: &[f32]) {
+        // First all inputs, so that the rest is one vector's work.
+        let mut found = [0.0; LANES];
+        for (found, column) in found.iter_mut().zip(columns) {
+            *found = x[column.at()];
+        }
+        for ((sum, w), x) in sums.iter_mut().zip(w).zip(found) {
+            *sum += w * x;
+        }
+    }
+}
+
+/// A number of each of eight vectors.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(32))]
+pub(crate) struct Eight(pub(crate) [f32; LANES]);
+
+impl Lane for Eight {
+    const WIDTH: usize = LANES;
+
+    #[inline(always)]
+    fn plus_product(mut self, w: f32, x: Self) -> Self {
+        for (sum, x) in self.0.iter_mut().zip(x.0) {
+            *sum += w * x;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn plus(mut self, other: Self) -> Self {
+        for (sum, other) in self.0.iter_mut().zip(other.0) {
+            *sum += other;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn scaled(mut self, scale: f32) -> Self {
+        for sum in &mut self.0 {
+            *sum *= scale;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn pin(sums: &mut Sums<Self>) {
+        // In memory they are eight vectors. As 64 numbers in registers the compiler sometimes puts those of eight sums together
+        // and gathers inputs for them, which takes five times as long.
+        black_box(sums);
+    }
+
+    #[inline(always)]
+    fn gather<I: Index>(sums: &mut Sums<Self>, w: &[f32; LANES], columns: &[I; LANES], x: &[Self]) {
+        for ((sum, &w), column) in sums.iter_mut().zip(w).zip(columns) {
+            let x = &x[column.at()];
+            for (sum, x) in sum.0.iter_mut().zip(&x.0) {
+                *sum += w * x;
+            }
+        }
+    }
+}
+
+/// Adds some elements of a row, the first of which goes to the first sum.
+#[inline(always)]
+pub(super) fn gathered<L: Lane, I: Index>(sums: &mut Sums<L>, w: &[f32], columns: &[I], x: &[L]) {
+    L::pin(sums);
+    let (w, w_rest) = w.as_chunks::<LANES>();
+    let (columns, columns_rest) = columns.as_chunks::<LANES>();
+    for (w, columns) in w.iter().zip(columns) {
+        L::gather(sums, w, columns, x);
+    }
+    for ((sum, &w), column) in sums.iter_mut().zip(w_rest).zip(columns_rest) {
+        *sum = sum.plus_product(w, x[column.at()]);
+    }
+}
+
+/// As [`gathered`], of neighbouring columns.
+#[inline(always)]
+pub(super) fn contiguous<L: Lane>(sums: &mut Sums<L>, w: &[f32], x: &[L]) {
+    L::pin(sums);
+    let (w, w_rest) = w.as_chunks::<LANES>();
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    for (w, x) in w.iter().zip(x) {
+        for ((sum, &w), &x) in sums.iter_mut().zip(w).zip(x) {
+            *sum = sum.plus_product(w, x);
+        }
+    }
+    for ((sum, &w), &x) in sums.iter_mut().zip(w_rest).zip(x_rest) {
+        *sum = sum.plus_product(w, x);
+    }
+}
+
+/// The sum of all.
+#[inline(always)]
+pub(super) fn finish<L: Lane>(p: Sums<L>) -> L {
+    p[0].plus(p[4]).plus(p[2].plus(p[6])).plus(p[1].plus(p[5]).plus(p[3].plus(p[7])))
+}
