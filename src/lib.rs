@@ -72,7 +72,7 @@
 //! |---|---|---|
 //! | `ndarray` | yes | `ndarray` arrays and views as tensors |
 //! | `rayon` | yes | kernels use the caller's rayon pool |
-//! | `linalg` | no | matrix products and factors by `faer`: the optimizer `Muon`, the quantizer `Gptq` |
+//! | `linalg` | no | matrix products and factors by `faer`: the optimizer `Muon`, the quantizer `Gptq`, the pruner `SparseGpt` |
 //! | `safetensors` | no | checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
 //! | `pytorch` | no | PyTorch's optimizer state as `torch.save` writes it, by `pytorch-reader` |
 //! | `sprs` | no | sparse matrices from and to those of `sprs` |
