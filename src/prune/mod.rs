@@ -11,6 +11,12 @@
 //! | [`Channels`] | any number of a channel: batch-norm scales, [`Activations`] | |
 //! | yours | implement [`Criterion`](crate::Criterion) | |
 //!
+//! | during training | what it does |
+//! |---|---|
+//! | [`SparsitySchedule`] | how much is pruned at which step: at once, by and by, along a polynomial |
+//! | [`RigL`] | exchanges kept weights for pruned ones |
+//! | [`Rewind`] | puts kept weights back to what they were early in training |
+//!
 //! The two joined are a [`Pruner`](crate::Pruner); [`Select::refine`] takes scores at hand, of many tensors. `SparseGpt` (feature
 //! `linalg`) also changes the weights it keeps.
 
@@ -20,6 +26,9 @@ mod gradient;
 mod magnitude;
 mod pruning;
 mod random;
+mod rewind;
+mod rigl;
+mod schedule;
 mod select;
 #[cfg(feature = "linalg")]
 mod sparse_gpt;
@@ -33,6 +42,9 @@ pub use gradient::{Movement, Snip, Taylor};
 pub use magnitude::Magnitude;
 pub use pruning::Pruning;
 pub use random::Random;
+pub use rewind::Rewind;
+pub use rigl::RigL;
+pub use schedule::SparsitySchedule;
 pub use select::{Scores, Select};
 #[cfg(feature = "linalg")]
 pub use sparse_gpt::{Corrected, SparseGpt};
