@@ -1,7 +1,7 @@
 //! Pruning during training: schedules, exchanged weights, rewinding, and masks that hold whatever the optimizer.
 
 use lapidary::{
-    Element, Mask, Optimizer, OptimizerExt, Pruner, Step, TensorMut, TensorRef,
+    Element, Mask, Optimizer, OptimizerExt, Pruner, PrunerExt, Step, TensorMut, TensorRef,
     half::{bf16, f16},
     optim::{
         Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Compact, Ema, Lamb, Lion, Lookahead, NAdam, Params, RAdam,
@@ -97,7 +97,7 @@ proptest! {
         let start = Mask::from_fn(&[rows, cols], |i| keep[i]).unwrap();
         let refined = |select: Select| {
             let mut mask = start.clone();
-            select.by(Magnitude).refine(weights, &mut mask).unwrap();
+            select.by(Magnitude).refine(TensorRef::from(&weights), &mut mask).unwrap();
             mask
         };
         let select = Select::overall(share).unwrap();
@@ -148,6 +148,210 @@ proptest! {
             prop_assert_eq!(got.get(i), Some(stays || grown.contains(&i)));
             let want = if stays { weights[i] } else { 0.0 };
             prop_assert_eq!(moved[i].to_bits(), want.to_bits());
+        }
+    }
+}
+
+fn numbers<T: Element>(n: usize, seed: u64) -> Vec<T> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f64 / (1u64 << 24) as f64 - 0.5
+    };
+    (0..n).map(|_| T::from_f64(next())).collect()
+}
+
+/// Every optimizer, those that wrap another over rules of each kind.
+fn optimizers<T: Element>() -> Vec<Box<dyn Optimizer<T>>> {
+    let adam = Adam::new(0.01).unwrap();
+    let lookahead = |inner| Lookahead::new(inner, 2, 0.5).unwrap();
+    let list: Vec<Box<dyn Optimizer<T>>> = vec![
+        Box::new(Sgd::new(0.1).unwrap().with_weight_decay(0.1).unwrap().with_nesterov(0.9).unwrap()),
+        Box::new(Adagrad::new(0.1).unwrap().with_initial_accumulator(0.5).unwrap()),
+        Box::new(adam.with_weight_decay(0.1).unwrap().with_amsgrad()),
+        Box::new(AdamW::new(0.01).unwrap()),
+        Box::new(Adadelta::new(1.0).unwrap()),
+        Box::new(Adafactor::new(0.01).unwrap()),
+        Box::new(Adamax::new(0.01).unwrap()),
+        Box::new(Lamb::new(0.01).unwrap()),
+        Box::new(Lion::new(0.01).unwrap()),
+        Box::new(NAdam::new(0.01).unwrap()),
+        Box::new(RAdam::new(0.01).unwrap()),
+        Box::new(RmsProp::new(0.01).unwrap().with_centered().with_momentum(0.9).unwrap()),
+        Box::new(ScheduleFree::new(0.1).unwrap()),
+        Box::new(Compact::eight_bit(adam)),
+        Box::new(Compact::bf16(Lion::new(0.01).unwrap())),
+        Box::new(Ema::new(Lamb::new(0.01).unwrap(), 0.9).unwrap()),
+        Box::new(Ema::new(lookahead(Compact::eight_bit(adam)), 0.9).unwrap()),
+        #[cfg(feature = "linalg")]
+        Box::new(lapidary::optim::Muon::new(0.02).unwrap()),
+    ];
+    list
+}
+
+/// Pruned weights are 0, and so is what evaluates the model; slots of the parameter's shape hold their initial value.
+fn holds<T: Element>(optimizer: &dyn Optimizer<T>, weights: &[T], state: &lapidary::State, mask: &Mask) {
+    let what = format!("{optimizer:?} {:?}", T::DTYPE);
+    let mut averages = vec![T::from_f64(1.0); weights.len()];
+    let out = TensorMut::new(&mut averages, mask.shape()).unwrap();
+    optimizer.evaluate(TensorRef::new(weights, mask.shape()).unwrap(), state, out).unwrap();
+    for i in (0..mask.len()).filter(|&i| mask.get(i) == Some(false)) {
+        assert_eq!((weights[i].to_f64().to_bits(), averages[i].to_f64()), (0, 0.0), "{what} {i}");
+        for slot in state.slots().iter().filter(|slot| slot.shape() == mask.shape()) {
+            assert_eq!(slot.values().get(i), Some(slot.initial()), "{what} {} {i}", slot.name());
+        }
+    }
+}
+
+fn masks_hold<T: Element>() {
+    // Rows and columns that cross blocks of the kernels and words of the mask.
+    for shape in [&[1100][..], &[7, 131]] {
+        let n = shape.iter().product();
+        let mask = Mask::from_fn(shape, |i| i % 3 != 1 || i / 64 % 5 == 0).unwrap();
+        for by_chance in [None, Some(5)] {
+            for optimizer in optimizers::<T>() {
+                let optimizer = &*optimizer;
+                if optimizer.supports(shape).is_err() {
+                    continue;
+                }
+                let mut weights = numbers::<T>(n, 1);
+                let mut state = optimizer.init(TensorRef::new(&weights, shape).unwrap()).unwrap();
+                for seed in 2..7 {
+                    let mut gradient = numbers::<T>(n, seed);
+                    // Trained without the mask first, so that there is state to put back.
+                    let mask = (seed > 3).then_some(&mask);
+                    if mask.is_some() {
+                        gradient[1] = T::from_f64(f64::NAN);
+                        gradient[4] = T::from_f64(f64::INFINITY);
+                    }
+                    let before = weights.clone();
+                    let (w, g) =
+                        (TensorMut::new(&mut weights, shape).unwrap(), TensorRef::new(&gradient, shape).unwrap());
+                    let mut step = Step::new(w, g, &mut state);
+                    if let Some(mask) = mask {
+                        step = step.mask(mask);
+                    }
+                    if let Some(seed) = by_chance {
+                        step = step.stochastic_rounding(seed);
+                    }
+                    optimizer.step(step).unwrap();
+                    if let Some(mask) = mask {
+                        holds(optimizer, &weights, &state, mask);
+                        assert!(mask.indices().all(|i| weights[i].to_f64().is_finite()), "{optimizer:?}");
+                        let moved = mask.indices().filter(|&i| weights[i] != before[i]).count();
+                        assert!(moved > 0, "{optimizer:?} {:?}", T::DTYPE);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn masks_hold_for_every_optimizer() {
+    masks_hold::<f32>();
+    masks_hold::<f64>();
+    masks_hold::<f16>();
+    masks_hold::<bf16>();
+}
+
+/// The same by `Params`, whose mask comes in mid-training and shrinks on a schedule.
+fn masks_hold_in_groups<T: Element>() {
+    let shape = [7, 131];
+    let schedule = SparsitySchedule::cubic(0.9, 2..=6, 2).unwrap();
+    let mut params = Params::<T>::new();
+    let names: Vec<String> = optimizers::<T>().iter().map(|optimizer| format!("{optimizer:?}")).collect();
+    for (name, optimizer) in names.iter().zip(optimizers::<T>()) {
+        let group = params.group(optimizer);
+        params.add(name, &shape, group).unwrap();
+    }
+    let mut weights: Vec<Vec<T>> = (0..names.len()).map(|i| numbers(917, i as u64)).collect();
+    let mut masks: Vec<Mask> = names.iter().map(|_| Mask::keep_all(&shape).unwrap()).collect();
+    for step in 0..9 {
+        if let Some(select) = schedule.at(step) {
+            let scores: Vec<_> = weights.iter().map(|weights| Scores::magnitude(weights)).collect();
+            select.with_min_kept(10).refine(&scores, &mut masks).unwrap();
+            for (name, mask) in names.iter().zip(&masks) {
+                params.set_mask(name, Some(mask.clone())).unwrap();
+            }
+        }
+        let gradients: Vec<Vec<T>> = (0..names.len()).map(|i| numbers(917, 100 * step + i as u64)).collect();
+        let updates = weights.iter_mut().zip(&gradients);
+        let mut updates: Vec<_> = updates.map(|(w, g)| Update::shaped(w, g, &shape).unwrap()).collect();
+        params.step(&mut updates).unwrap();
+        drop(updates);
+        for (((name, optimizer), weights), mask) in names.iter().zip(optimizers::<T>()).zip(&weights).zip(&masks) {
+            holds(&*optimizer, weights, params.state(name).unwrap(), mask);
+        }
+    }
+    let (all, kept) = (917 * names.len(), masks.iter().map(Mask::kept).sum::<usize>());
+    assert_eq!(all - kept, round(0.9 * all as f64));
+}
+
+#[test]
+fn masks_hold_in_groups_on_a_schedule() {
+    masks_hold_in_groups::<f32>();
+    masks_hold_in_groups::<f64>();
+    masks_hold_in_groups::<f16>();
+    masks_hold_in_groups::<bf16>();
+}
+
+/// What RigL grows starts at 0, with the state of a weight that was never trained, whatever it held before it was dropped.
+#[test]
+fn grown_weights_start_anew() {
+    let rigl = RigL::new(40).unwrap().with_every(2).unwrap();
+    for optimizer in optimizers::<f32>() {
+        let shape = [20, 30];
+        let mut weights = numbers::<f32>(600, 1);
+        let mut mask =
+            Select::sparsity(0.8).unwrap().by(Random::new(3)).mask(TensorRef::new(&weights, &shape).unwrap()).unwrap();
+        let mut ever = mask.clone();
+        let mut state = optimizer.init(TensorRef::new(&weights, &shape).unwrap()).unwrap();
+        let (mut exchanged, mut again) = (0, 0);
+        for step in 0..40 {
+            let gradient = numbers::<f32>(600, 50 + step);
+            let gradient = TensorRef::new(&gradient, &shape).unwrap();
+            let before = mask.clone();
+            exchanged +=
+                rigl.update(step, TensorMut::new(&mut weights, &shape).unwrap(), &gradient, &mut mask).unwrap();
+            assert_eq!(mask.kept(), 120);
+            for i in mask.indices().filter(|&i| before.get(i) == Some(false)) {
+                again += usize::from(ever.get(i) == Some(true));
+                assert_eq!(weights[i], 0.0);
+                for slot in state.slots().iter().filter(|slot| slot.shape() == shape) {
+                    assert_eq!(slot.values().get(i), Some(slot.initial()), "{optimizer:?}");
+                }
+            }
+            ever.or(&mask).unwrap();
+            let w = TensorMut::new(&mut weights, &shape).unwrap();
+            optimizer.step(Step::new(w, gradient, &mut state).mask(&mask)).unwrap();
+            holds(&*optimizer, &weights, &state, &mask);
+        }
+        assert!(exchanged > 100 && again > 0, "{exchanged} {again}");
+    }
+}
+
+/// The lottery ticket's loop: train, prune what is left, put back, train anew.
+#[test]
+fn lottery_tickets_begin_where_they_began() {
+    let n = 300;
+    let start = numbers::<bf16>(n, 4);
+    let early = Rewind::new(&start).unwrap();
+    let (adamw, schedule) = (AdamW::new(0.01).unwrap(), SparsitySchedule::iterative(0.973, 0, 1, 4).unwrap());
+    let (mut weights, mut mask) = (start.clone(), Mask::keep_all(&[n]).unwrap());
+    for (round, kept) in [(0, 122), (1, 49), (2, 20), (3, 8)] {
+        let mut state = adamw.init(&weights).unwrap();
+        for seed in 0..3 {
+            let gradient = numbers::<bf16>(n, 100 + seed);
+            adamw.step(Step::new(&mut weights, &gradient, &mut state).mask(&mask)).unwrap();
+        }
+        let trained = weights.clone();
+        schedule.at(round).unwrap().by(Magnitude).refine((&weights).into(), &mut mask).unwrap();
+        early.restore(&mask, &mut weights).unwrap();
+        assert_eq!(mask.kept(), kept);
+        assert!(mask.indices().any(|i| trained[i] != start[i]));
+        for i in 0..n {
+            assert_eq!(weights[i], if mask.get(i) == Some(true) { start[i] } else { bf16::ZERO });
         }
     }
 }

@@ -11,6 +11,8 @@
 //! | [`Channels`] | any number of a channel: batch-norm scales, [`Activations`] | |
 //! | yours | implement [`Criterion`](crate::Criterion) | |
 //!
+//! How much of each tensor to take is measured by [`Sensitivity`], which makes a [`SparsityPlan`] of it.
+//!
 //! | during training | what it does |
 //! |---|---|
 //! | [`SparsitySchedule`] | how much is pruned at which step: at once, by and by, along a polynomial |
@@ -30,6 +32,7 @@ mod rewind;
 mod rigl;
 mod schedule;
 mod select;
+mod sensitivity;
 #[cfg(feature = "linalg")]
 mod sparse_gpt;
 mod units;
@@ -46,6 +49,7 @@ pub use rewind::Rewind;
 pub use rigl::RigL;
 pub use schedule::SparsitySchedule;
 pub use select::{Scores, Select};
+pub use sensitivity::{Sensitivity, SensitivityCurve, SensitivityPoint, SparsityPlan};
 #[cfg(feature = "linalg")]
 pub use sparse_gpt::{Corrected, SparseGpt};
 pub use wanda::Wanda;
