@@ -157,10 +157,11 @@ fn all(n: usize) {
         });
     }
     let weights = TensorRef::new(&gradient[..n / 100 * 100], &[n / 100, 100]).unwrap();
-    let q = symmetric.per_group(20).unwrap().quantize(weights).unwrap();
+    let q = symmetric.per_group(20).unwrap().quantize(&weights).unwrap();
+    let listed = Table::nf4().per_group(20).unwrap().quantize(&weights).unwrap();
     let (x, mut y) = ([0.5f32; 300], vec![0f32; n / 100 * 3]);
-    for inputs in [Inputs::Int8, Inputs::F32] {
-        let layer = Linear::new(&q).unwrap().with_inputs(inputs).with_bias(&gradient[..n / 100]).unwrap();
+    for (q, inputs) in [(&q, Inputs::Int8), (&q, Inputs::F32), (&listed, Inputs::Int8)] {
+        let layer = Linear::new(q).unwrap().with_inputs(inputs).with_bias(&gradient[..n / 100]).unwrap();
         let mut workspace = Workspace::default();
         check(&format!("layer of {n}, {inputs:?}"), || {
             let x = TensorRef::new(&x, &[3, 100]).unwrap();

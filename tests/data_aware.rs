@@ -458,6 +458,34 @@ proptest! {
     }
 }
 
+/// Compensation multiplies an error by how much larger the input that made it is.
+#[test]
+fn groups_that_compensation_drives_to_the_largest_numbers_have_levels() {
+    let (samples, noise) = (64, numbers(64 * 4, 11));
+    let mut inputs = noise;
+    for row in inputs.chunks_exact_mut(4) {
+        let first = row[0];
+        (row[2], row[3]) = (1e-3 * first + 1e-4 * row[2], 1e-4 * row[3]);
+    }
+    let mut calibration = Calibration::new(4).unwrap();
+    calibration.add(TensorRef::new(&inputs, &[samples, 4]).unwrap()).unwrap();
+    // Of opposite signs, so that the range of the second groups together is twice the largest number.
+    let weights = [0.4e37f32, 1e37, 0.1e37, 0.3e37, -0.4e37, -1e37, -0.2e37, -0.1e37];
+    let weights = TensorRef::new(&weights, &[2, 4]).unwrap();
+    let schemes: [Scheme; 4] = [
+        Affine::new(1).unwrap().per_group(2).unwrap().into(),
+        Affine::new(2).unwrap().per_group(2).unwrap().into(),
+        Symmetric::new(2).unwrap().per_group(2).unwrap().into(),
+        MinMax::new(1).unwrap().per_group(2).unwrap().into(),
+    ];
+    for scheme in schemes {
+        let gptq = Gptq::new(scheme).with_damping(0.0).unwrap();
+        let swept = gptq.quantize(TensorRef::from(&weights), &calibration).unwrap();
+        assert!(swept.error.is_finite() && swept.error <= swept.nearest, "{scheme:?} {swept:?}");
+        assert!(swept.tensor.dequantize::<f32>().iter().all(|x| x.is_finite()), "{scheme:?} {swept:?}");
+    }
+}
+
 #[test]
 fn other_element_types() {
     fn check<T: Element>() {

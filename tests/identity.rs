@@ -299,6 +299,8 @@ fn packed_layers() {
                 affine.per_group(32).unwrap().quantize(&weights).unwrap(),
                 symmetric.per_group(20).unwrap().quantize(&weights).unwrap(),
                 symmetric.per_channel(0).quantize(&weights).unwrap(),
+                MinMax::new(bits - 1).unwrap().per_group(32).unwrap().quantize(&weights).unwrap(),
+                Table::nf4().per_channel(0).quantize(&weights).unwrap(),
             ] {
                 for inputs in [Inputs::Int8, Inputs::F32] {
                     let layer = Linear::new(&q).unwrap().with_inputs(inputs).with_activation(Activation::Gelu);

@@ -5,7 +5,7 @@ use lapidary::{
     ErrorKind, Granularity, Grid, Isa, QTensor, QuantizerExt, Scales, TensorRef, Values,
     half::f16,
     quant::{
-        Affine, MinMax, Symmetric,
+        Affine, Certificate, MinMax, Symmetric,
         layout::{GgmlType, MatMulNBits, OrtRoundToNearest, ZeroPoints},
     },
 };
@@ -83,6 +83,48 @@ fn plain_q6_k(x: &[f32]) -> Vec<f64> {
         part.iter().map(|&x| (f64::from(x) - level(x.into())).abs()).collect()
     };
     x.chunks(16).flat_map(part).collect()
+}
+
+/// Numbers of one size or of all, up to `largest`; and halves of steps of any size, where rounding is at its worst.
+fn finite(len: usize, largest: f32) -> impl Strategy<Value = Vec<f32>> {
+    let shrunk = largest / f32::MAX;
+    let bits = prop::collection::vec(any::<u32>(), len).prop_map(move |x| {
+        let finite = x.into_iter().map(f32::from_bits).map(|x| if x.is_finite() { x } else { 1.0 });
+        finite.map(|x| x * shrunk).collect()
+    });
+    let halves = (prop::collection::vec(-300i32..=300, len), -149..=largest.log2() as i32 - 8, 1..64u8, -2i32..=2);
+    let halves = halves.prop_map(|(steps, size, odd, off)| {
+        let step = f64::from(odd) / 64.0 * 2f64.powi(size);
+        let near = |x: f32| match f32::from_bits(x.to_bits().saturating_add_signed(off)) {
+            // Beyond the zero of its sign.
+            y if y.is_nan() => x,
+            y => y,
+        };
+        steps.into_iter().map(|n| near((f64::from(n) / 2.0 * step) as f32)).collect()
+    });
+    let sizes = -46..largest.log10() as i32 + 1;
+    prop_oneof![numbers(len, sizes), bits, halves]
+}
+
+/// What is measured beside what a certificate of rows of `cols`, in groups of `size`, promises: of each element, and of the product
+/// with `v`.
+fn within(certificate: &Certificate, x: &[f32], back: &[f32], size: usize, v: &[f32]) -> Result<(), TestCaseError> {
+    let cols = v.len();
+    let errors: Vec<f64> = x.iter().zip(back).map(|(x, y)| f64::from(*x) - f64::from(*y)).collect();
+    prop_assert_eq!(certificate.groups().len(), x.len() / cols * cols.div_ceil(size));
+    for (i, error) in errors.iter().enumerate() {
+        let bound = certificate.groups()[i / cols * cols.div_ceil(size) + i % cols / size];
+        prop_assert!(error.abs() <= bound, "{:e} became {:e}, off by {:e} of {:e}", x[i], back[i], error, bound);
+    }
+    let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let length = norm(&v.iter().map(|&v| v.into()).collect::<Vec<_>>());
+    let outputs: Vec<f64> =
+        errors.chunks(cols).map(|row| row.iter().zip(v).map(|(e, v)| e * f64::from(*v)).sum()).collect();
+    for (output, bound) in outputs.iter().zip(certificate.outputs()) {
+        prop_assert!(output.abs() <= bound * length * (1.0 + 1e-12), "output off by {:e} of {:e}", output, bound);
+    }
+    prop_assert!(norm(&outputs) <= certificate.product(length) * (1.0 + 1e-12));
+    Ok(())
 }
 
 fn squares(errors: impl IntoIterator<Item = f64>) -> f64 {
@@ -217,20 +259,69 @@ proptest! {
     }
 
     #[test]
-    fn the_runtimes_codes_are_within_a_step(
-        x in numbers(2 * 50, -36..37), bits in prop::sample::select(vec![2u8, 4, 8]), symmetric in any::<bool>(),
+    fn blocks_are_within_their_certificates(
+        x in finite(512, 2e8), small in finite(512, 65_000.0), v in prop::collection::vec(-1.0f32..1.0, 256),
+    ) {
+        for kind in GgmlType::ALL.into_iter().filter(|&kind| kind != GgmlType::Q4K) {
+            for x in [&x, &small] {
+                // Numbers up to 65,000 always have a scale but for the minimum of their range.
+                let Ok(encoded) = kind.encode(TensorRef::new(x, &[2, 256]).unwrap()) else {
+                    prop_assert!(magnitude(x) > 60_000.0, "{:?}", kind);
+                    continue;
+                };
+                let certificate = kind.certificate(&[2, 256], &encoded.bytes).unwrap();
+                let mut back = vec![0.0; 512];
+                kind.decode(&encoded.bytes, &mut back).unwrap();
+                within(&certificate, x, &back, if kind == GgmlType::Q6K { 16 } else { 32 }, &v)?;
+            }
+        }
+    }
+
+    #[test]
+    fn the_runtimes_codes_are_within_their_certificates(
+        x in finite(2 * 50, f32::MAX), bits in prop::sample::select(vec![2u8, 4, 8]), symmetric in any::<bool>(),
+        v in prop::collection::vec(-1.0f32..1.0, 50),
     ) {
         let quantizer = OrtRoundToNearest::new(bits, 32).unwrap();
         let quantizer = if symmetric { quantizer.symmetric() } else { quantizer };
-        let b = quantizer.quantize(TensorRef::new(&x, &[2, 50]).unwrap()).unwrap();
+        // The difference of two numbers can be beyond the largest.
+        let Ok(b) = quantizer.quantize(TensorRef::new(&x, &[2, 50]).unwrap()) else {
+            prop_assert!(!symmetric && magnitude(&x) > 1e38);
+            return Ok(());
+        };
         let values = b.dequantize().unwrap();
         prop_assert_eq!(&b.to_qtensor().unwrap().dequantize::<f32>(), &values);
-        for (i, (x, y)) in x.iter().zip(values).enumerate() {
-            let scale = b.scales().get(i / 50 * 2 + i % 50 / 32).unwrap().abs();
-            // A zero point is rounded on its own, so an end can be half a step further off.
-            prop_assert!((f64::from(*x) - f64::from(y)).abs() <= 1.00001 * scale, "{} {} {}", x, y, scale);
+        let certificate = quantizer.certificate(&b).unwrap();
+        within(&certificate, &x, &values, 32, &v)?;
+        // A whole step at the most, and half of one but for the missing level.
+        for (i, bound) in certificate.groups().iter().enumerate() {
+            let scale = b.scales().get(i).unwrap().abs();
+            let steps = if symmetric { 1.0 } else { 0.5 };
+            prop_assert!(*bound <= (steps + 3e-4) * scale + 1e-42, "{:e} of {:e}", bound, scale);
         }
     }
+}
+
+#[test]
+fn what_has_no_certificate_is_refused() {
+    let x: Vec<f32> = (0..256).map(|i| (i as f32).sin()).collect();
+    let x = TensorRef::new(&x, &[4, 64]).unwrap();
+    let ort = OrtRoundToNearest::new(4, 32).unwrap();
+    let b = ort.quantize(TensorRef::from(&x)).unwrap();
+    let others = [ort.symmetric(), OrtRoundToNearest::new(8, 32).unwrap(), OrtRoundToNearest::new(4, 64).unwrap()];
+    for other in others {
+        assert_eq!(other.certificate(&b).unwrap_err().kind(), ErrorKind::Argument);
+    }
+    let halves = Scales::F16(vec![f16::ONE; 8]);
+    let halves = MatMulNBits::new([4, 64], 4, 32, b.packed().to_vec(), halves, b.zero_points().clone()).unwrap();
+    assert_eq!(ort.certificate(&halves).unwrap_err().kind(), ErrorKind::Argument);
+    let bytes = GgmlType::Q4K.encode(&[1f32; 256]).unwrap().bytes;
+    assert_eq!(GgmlType::Q4K.certificate(&[256], &bytes).unwrap_err().kind(), ErrorKind::Argument);
+    let mut bytes = GgmlType::Q8_0.encode(x).unwrap().bytes;
+    assert_eq!(GgmlType::Q8_0.certificate(&[8, 64], &bytes).unwrap_err().kind(), ErrorKind::Shape);
+    bytes[34..36].copy_from_slice(&f16::INFINITY.to_le_bytes());
+    let error = GgmlType::Q8_0.certificate(&[4, 64], &bytes).unwrap_err();
+    assert_eq!((error.kind(), error.index()), (ErrorKind::NonFinite, Some(1)));
 }
 
 #[test]

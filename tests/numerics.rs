@@ -5,7 +5,7 @@ use lapidary::{
     Element, ErrorKind, Grid, Mask, Optimizer, OptimizerExt, PrunerExt, QTensor, QuantizerExt, Step, TensorRef, half,
     optim::{Adadelta, Adagrad, Adam, AdamW, Adamax, Lion, NAdam, RAdam, RmsProp, ScheduleFree, Sgd},
     prune::{Magnitude, Pruning, Select},
-    quant::{Affine, Certify, FloatFormat, MinMax, Minifloat, Symmetric, Table},
+    quant::{Affine, Certify, FloatFormat, KMeans, MinMax, Minifloat, Symmetric, Table},
 };
 use proptest::prelude::*;
 
@@ -284,6 +284,18 @@ proptest! {
         prop_assert_eq!(param, before);
         prop_assert_eq!(state, state_before);
     }
+}
+
+/// Why k-means has no certificate.
+#[test]
+fn the_same_means_and_codes_are_those_of_near_and_of_far_numbers() {
+    let near = [[0f32; 100], [10.0; 100]].concat();
+    // 99 numbers a little below the mean, and one as far above it as all of them together.
+    let far = [&[0f32; 100][..], &[9.5; 99], &[59.5]].concat();
+    let kmeans = KMeans::new(1).unwrap();
+    let q = kmeans.quantize(&near).unwrap();
+    assert_eq!(q, kmeans.quantize(&far).unwrap());
+    assert_eq!((q.error(&near).unwrap().max_abs, q.error(&far).unwrap().max_abs), (0.0, 49.5));
 }
 
 #[test]

@@ -81,6 +81,11 @@ impl Tensor {
         (0..count).map(|i| code(i).wrapping_add(middle) & mask).collect()
     }
 
+    /// A number of 32 or 16 bits.
+    fn number(&self) -> f32 {
+        if self.data_type == 10 { self.halves()[0].to_f32() } else { self.floats()[0] }
+    }
+
     fn integer(&self) -> i64 {
         let raw = || i64::from_le_bytes(self.raw_data[..8].try_into().unwrap());
         self.int64_data.first().copied().unwrap_or_else(raw)
@@ -296,4 +301,58 @@ fn quantizing_operators() {
     println!("oracle onnx_node quantizing: {compared} compared, {compared} within tolerance; not kept: {refused:?}");
     assert_eq!(refused, [""; 0], "every type is kept");
     assert_eq!(compared, 30);
+}
+
+/// The levels of `codes`, of one scale and zero point.
+fn levels(codes: &Tensor, scale: f32, zero: &Tensor) -> Vec<f32> {
+    let grid = Grid::Affine { scale: Values::F32(vec![scale]).into(), zero_point: Some(zero.codes()) };
+    let (bits, _) = codes.code_type().unwrap();
+    QTensor::from_codes(&codes.shape(), bits, Granularity::Tensor, grid, &codes.codes()).unwrap().dequantize()
+}
+
+/// `a b` of two stacks of matrices, in `f64`.
+fn product(a: &[f32], b: &[f32], [n, k, m]: [usize; 3]) -> Vec<f64> {
+    let matrix = |(a, b): (&[f32], &[f32])| {
+        let entry = |i: usize| (0..k).map(|l| f64::from(a[i / m * k + l]) * f64::from(b[l * m + i % m])).sum();
+        (0..n * m).map(entry).collect::<Vec<f64>>()
+    };
+    a.chunks_exact(n * k).zip(b.chunks_exact(k * m)).flat_map(matrix).collect()
+}
+
+#[test]
+fn multiplying_operators() {
+    let mut compared = 0;
+    let mut dirs: Vec<_> = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    dirs.sort();
+    for dir in dirs.iter().filter(|dir| dir.to_str().unwrap().contains("mat")) {
+        let model = Model::decode(&fs::read(dir.join("model.onnx")).unwrap()[..]).unwrap();
+        let (inputs, outputs) = (tensors(dir, "input"), tensors(dir, "output"));
+        let dims = |b: usize| match (&inputs[0].shape()[..], &inputs[b].shape()[..]) {
+            ([a @ .., n, k], [b @ .., l, m]) if (a, k) == (b, l) => [*n, *k, *m],
+            other => panic!("{other:?}"),
+        };
+        match model.graph.unwrap().node[0].op_type.as_str() {
+            "MatMulInteger" => {
+                let (a, b) = (levels(&inputs[0], 1.0, &inputs[2]), levels(&inputs[1], 1.0, &inputs[3]));
+                let want: Vec<f64> = outputs[0].int32_data.iter().map(|&y| y.into()).collect();
+                let raw = outputs[0].raw_data.as_chunks::<4>().0.iter().map(|y| i32::from_le_bytes(*y).into());
+                assert_eq!(product(&a, &b, dims(1)), if want.is_empty() { raw.collect() } else { want }, "{dir:?}");
+            }
+            "QLinearMatMul" => {
+                let a = levels(&inputs[0], inputs[1].number(), &inputs[2]);
+                let b = levels(&inputs[3], inputs[4].number(), &inputs[5]);
+                let y: Vec<f32> = product(&a, &b, dims(3)).iter().map(|&y| y as f32).collect();
+                let (scale, zeros) = (Values::F32(vec![inputs[6].number()]).into(), inputs[7].codes());
+                let affine = Affine::new(8).unwrap();
+                let mut q = Quantizer::<f32>::layout(&affine, &outputs[0].shape()).unwrap();
+                q.set_grid(Grid::Affine { scale, zero_point: Some(zeros) }).unwrap();
+                affine.encode(TensorRef::new(&y, &outputs[0].shape()).unwrap(), &mut q).unwrap();
+                assert_eq!(q.codes(), outputs[0].codes(), "{dir:?}");
+            }
+            other => panic!("unknown operator {other}"),
+        }
+        compared += 1;
+    }
+    println!("oracle onnx_node multiplying: {compared} compared, {compared} within tolerance");
+    assert_eq!(compared, 9);
 }

@@ -221,8 +221,8 @@ fn masks_hold<T: Element>() {
                     // Trained without the mask first, so that there is state to put back.
                     let mask = (seed > 3).then_some(&mask);
                     if mask.is_some() {
-                        gradient[1] = T::from_f64(f64::NAN);
-                        gradient[4] = T::from_f64(f64::INFINITY);
+                        gradient[64] = T::from_f64(f64::NAN);
+                        gradient[67] = T::from_f64(f64::INFINITY);
                     }
                     let before = weights.clone();
                     let (w, g) =

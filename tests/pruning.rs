@@ -251,7 +251,10 @@ proptest! {
         let go = round(share * order.len() as f64);
         let want: Vec<usize> = mask.indices().filter(|&i| !order[..go].contains(&unit(i))).collect();
         let select = Select::sparsity(share).unwrap();
-        let select = if form == 3 { select.in_blocks(block_rows, block_cols).unwrap() } else { select.along(form as usize) };
+        let select = match form {
+            3 => select.in_blocks(block_rows, block_cols).unwrap(),
+            axis => select.along(axis as usize),
+        };
         let mut refined = mask.clone();
         let tensor = TensorRef::new(&values, &shape).unwrap();
         select.with_norm(2.0).unwrap().by(Magnitude).refine(tensor, &mut refined).unwrap();
@@ -271,7 +274,8 @@ proptest! {
         let before = Mask::from_fn(&[values.len()], |i| i != at).unwrap();
         let all = Mask::keep_all(&[values.len()]).unwrap();
         let share = Select::sparsity(share).unwrap();
-        for select in [share, share.per_row(), share.with_min_kept(3), share.in_blocks(1, 2).unwrap(), Select::n_of_m(1, 3).unwrap()] {
+        let (blocks, thirds) = (share.in_blocks(1, 2).unwrap(), Select::n_of_m(1, 3).unwrap());
+        for select in [share, share.per_row(), share.with_min_kept(3), blocks, thirds] {
             let (mut mask, mut want) = (before.clone(), before.clone());
             select.by(Magnitude).refine((&spoilt).into(), &mut mask).unwrap();
             select.by(Magnitude).refine((&values).into(), &mut want).unwrap();

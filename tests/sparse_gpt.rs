@@ -377,9 +377,9 @@ fn any_quantizer_and_type_will_do() {
         assert!((measured - got.error).abs() <= 1e-9 * measured, "{quantizer:?}");
         assert!(got.error < 0.9 * got.masked, "{quantizer:?}: {} {}", got.error, got.masked);
         let codes: Vec<T> = got.tensor.as_ref().unwrap().dequantize();
-        for i in 0..w.len() {
-            let want = if mask.get(i) == Some(true) { codes[i] } else { T::default() };
-            assert_eq!(got.values[i], want, "{quantizer:?} at {i}");
+        for (i, (value, code)) in got.values.iter().zip(codes).enumerate() {
+            let want = if mask.get(i) == Some(true) { code } else { T::default() };
+            assert_eq!(*value, want, "{quantizer:?} at {i}");
         }
         got
     }

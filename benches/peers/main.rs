@@ -142,7 +142,16 @@ fn seconds(count: usize, mut work: impl FnMut() -> Result) -> Result<Vec<f64>> {
 
 fn main() -> Result {
     if std::env::args().any(|arg| arg == "--serve") {
-        return Port { lines: stdin().lock().lines(), out: stdout() }.serve();
+        // A thread has a core of its own, as ONNX Runtime's have, and asks from inside the pool: else each call waits to be taken in.
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let pin = move |i: usize| {
+            if let Some(&core) = cores.get(i) {
+                core_affinity::set_for_current(core);
+            }
+        };
+        let pool = rayon::ThreadPoolBuilder::new().start_handler(pin).build()?;
+        let serve = || Port { lines: stdin().lock().lines(), out: stdout() }.serve().map_err(|error| error.to_string());
+        return Ok(pool.install(serve)?);
     }
     // Under `cargo test`, and in `cargo bench` of everything: just that it runs.
     let cases = ["momentum", "adagrad", "adam", "adamw", "adam8"];

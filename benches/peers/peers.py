@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 
-# How long PyTorch's threads go on spinning after their work (4 ms) must be over when the other side begins. They are not told to
-# sleep at once (OMP_WAIT_POLICY=PASSIVE): that makes PyTorch's steps of small tensors ten times slower on two threads.
-PAUSE = 0.02
+# How long the others' threads go on spinning after their work (PyTorch's 4 ms, ONNX Runtime's 40 ms) must be over when the next side
+# begins. They are not told to sleep at once (OMP_WAIT_POLICY=PASSIVE): that makes PyTorch's steps of small tensors ten times slower
+# on two threads.
+PAUSE = 0.1
 
 Make = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
 CASES: dict[str, tuple[str, Make]] = {

@@ -134,7 +134,7 @@ def layer(child: Child, bits: int, batch: int, size: int, threads: int, rounds: 
     child.ask(f"open layer{bits} {batch} {size}")
     kind = "a scale an output" if bits == 8 else f"groups of {GROUP}"
     case = f"{bits}-bit, {kind}, {size}², {batch} vector{'s' * (batch > 1)}"
-    result = row(case, threads, child, lambda: peer.run(None, {"x": x}), rounds, 20 if batch == 1 else 4, target)
+    result = row(case, threads, child, lambda: peer.run(None, {"x": x}), rounds, 100 if batch == 1 else 10, target)
     exact = weights.astype(np.float64) @ x[0].astype(np.float64)
     ours, theirs = np.array(child.ask("close")), peer.run(None, {"x": x})[0][0]
     error = [np.linalg.norm(y - exact) / np.linalg.norm(exact) for y in (theirs, ours)]
@@ -147,7 +147,7 @@ def layer(child: Child, bits: int, batch: int, size: int, threads: int, rounds: 
 def candle(child: Child, peer: Child, batch: int, size: int, threads: int, rounds: int) -> Row:
     for side in (peer, child):
         side.ask(f"open layer4 {batch} {size}")
-    count = 20 if batch == 1 else 4
+    count = 100 if batch == 1 else 10
     sides = [lambda count, side=side: side.ask(f"step {count}") for side in (peer, child)]
     seconds = in_turn(rounds, count, (sides[0], sides[1]))
     plain = min(child.ask(f"plain {3 * count}"))

@@ -43,8 +43,8 @@ pub(crate) struct Rows<'a, T> {
     pub(crate) least: usize,
 }
 
-/// Of each group keeps the best, the lower index of equal ones. Gives what a group keeps where that is fewer than a quota takes
-/// away; the words are then not to be used.
+/// Of each group keeps the best, the lower index of equal ones. Gives what a group keeps where that is fewer than a
+/// quota takes away; the words are then not to be used.
 pub(crate) fn keep_best<T: Element>(rows: Rows<'_, T>) -> Option<usize> {
     execute(rows)
 }
@@ -124,5 +124,51 @@ impl<T: Element> Kernel for Rows<'_, T> {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cut into pieces, the rows of a large tensor are what each is by itself.
+    #[test]
+    fn pieces_end_where_words_do() {
+        for (rows, cols) in [(3, 40_001), (500, 333), (1000, 96), (130_000, 1), (9, 32_768)] {
+            let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 7919 % 613) as f32 - 300.0) / 4.0).collect();
+            for (size, quota) in [
+                (cols, Quota::AllBut(0.4)),
+                (cols, Quota::AllButOverall(0.4)),
+                (cols, Quota::AllButCount(cols / 3)),
+                (cols, Quota::Above(20.0)),
+                (4, Quota::Of { keep: 2, of: 4 }),
+                (7, Quota::Of { keep: 3, of: 7 }),
+            ] {
+                let order = Order::Magnitude;
+                let bit = |words: &[u64], i: usize| words[i / WORD] >> (i % WORD) & 1;
+                let mut all = vec![u64::MAX; values.len().div_ceil(WORD)];
+                let rows_of = Rows { values: &values, order, words: &mut all, cols, size, quota, least: 1 };
+                assert_eq!(keep_best(rows_of), None);
+                for (row, values) in values.chunks(cols).enumerate() {
+                    let mut words = vec![u64::MAX; cols.div_ceil(WORD)];
+                    keep_best(Rows { values, order, words: &mut words, cols, size, quota, least: 1 });
+                    assert!(
+                        (0..cols).all(|i| bit(&all, row * cols + i) == bit(&words, i)),
+                        "{rows} by {cols}, {quota:?}"
+                    );
+                }
+            }
+        }
+        let (values, mut words) = ([1f32; 6], [0b10_1111u64]);
+        let rows = Rows {
+            values: &values,
+            order: Order::Number,
+            words: &mut words,
+            cols: 3,
+            size: 3,
+            quota: Quota::AllButCount(3),
+            least: 0,
+        };
+        assert_eq!(keep_best(rows), Some(2));
     }
 }

@@ -37,17 +37,19 @@ pub(crate) fn solve(items: &[Vec<Pick>], limit: f64) -> Result<Solution, f64> {
     let mut best = greedy(&order, &rest[0], limit);
     let mut best_value = best.iter().zip(&order).map(|(&at, item)| item.front[at].1.value).sum::<f64>();
 
-    let mut stages: Vec<Vec<State>> = vec![vec![State { weight: 0.0, value: 0.0, parent: 0, at: 0, bound: 0.0 }]];
+    let mut states = vec![State { weight: 0.0, value: 0.0, link: Link { parent: 0, at: 0 }, bound: 0.0 }];
+    // Of the states after each item, no more than the way back needs.
+    let mut links: Vec<Vec<Link>> = Vec::with_capacity(order.len());
     let (mut bound, mut exact) = (f64::INFINITY, true);
     for (item, rest) in order.iter().zip(&rest[1..]) {
-        let before = &stages[stages.len() - 1];
-        let mut states = Vec::new();
+        let before = std::mem::take(&mut states);
         for (parent, state) in before.iter().enumerate() {
             for (at, &(_, pick)) in item.front.iter().enumerate() {
                 let (weight, value) = (state.weight + pick.weight, state.value + pick.value);
                 let Some(least) = rest.value(limit - weight) else { break };
                 if value + least < best_value * (1.0 - PART) {
-                    states.push(State { weight, value, parent, at, bound: value + least });
+                    let link = Link { parent: parent as u32, at: at as u32 };
+                    states.push(State { weight, value, link, bound: value + least });
                 }
             }
         }
@@ -64,15 +66,17 @@ pub(crate) fn solve(items: &[Vec<Pick>], limit: f64) -> Result<Solution, f64> {
             bound = bound.min(states[STATES].bound);
             states.truncate(STATES);
         }
-        stages.push(states);
+        links.push(states.iter().map(|state| state.link).collect());
     }
     // What is left beats the greedy choice.
-    if let Some(state) = stages[order.len()].iter().min_by(|a, b| a.value.total_cmp(&b.value)) {
+    if let Some(state) = states.iter().min_by(|a, b| a.value.total_cmp(&b.value)) {
         best_value = state.value;
-        let mut state = *state;
+        let mut link = state.link;
         for stage in (0..order.len()).rev() {
-            best[stage] = state.at;
-            state = stages[stage][state.parent];
+            best[stage] = link.at as usize;
+            if stage > 0 {
+                link = links[stage - 1][link.parent as usize];
+            }
         }
     }
     let mut picks = vec![0; items.len()];
@@ -87,11 +91,17 @@ pub(crate) fn solve(items: &[Vec<Pick>], limit: f64) -> Result<Solution, f64> {
 struct State {
     weight: f64,
     value: f64,
-    /// The state before the last item, and where on its front the pick is.
-    parent: usize,
-    at: usize,
+    link: Link,
     /// No completion has less value.
     bound: f64,
+}
+
+/// The state before the last item, and where on its front the pick is. There are no more than [`STATES`] of the one; choices of a tensor
+/// that 32 bits do not number would not fit memory.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    parent: u32,
+    at: u32,
 }
 
 /// An item's picks that no other beats: heavier ones have less value.

@@ -142,7 +142,7 @@ struct Tiles<V, B, O> {
 }
 
 /// A slice, shared or not; several of the same length; or nothing.
-pub(super) trait Cut: Send + Sized {
+pub(crate) trait Cut: Send + Sized {
     fn cut(self, mid: usize) -> (Self, Self);
     fn count(&self) -> usize;
 }

@@ -93,8 +93,8 @@ pub(crate) struct Cut {
     pub(crate) all: bool,
 }
 
-/// The least score with which and below which candidates weigh `weight` together, from 1 to what all of them weigh: a sum that
-/// fits 64 bits.
+/// The least score with which and below which candidates weigh `weight` together, from 1 to what all of them weigh: a
+/// sum that fits 64 bits.
 pub(crate) fn cut<T: Element>(tensors: &[Candidates<'_, T>], weight: u64) -> Cut {
     let (mut rest, mut prefix, mut there) = (weight, 0, 0);
     let mut shift = Order::width::<T>();
@@ -119,8 +119,8 @@ pub(crate) fn cut<T: Element>(tensors: &[Candidates<'_, T>], weight: u64) -> Cut
     Cut { bits: prefix, ties: rest, all: rest == there }
 }
 
-/// Counts the candidates whose bits from `above` up are `prefix`, by their bits from `shift` to `above`; adds up weights
-/// that are listed.
+/// Counts the candidates whose bits from `above` up are `prefix`, by their bits from `shift` to `above`; adds up
+/// weights that are listed.
 struct Count<'a, T> {
     candidates: Candidates<'a, T>,
     prefix: u64,
@@ -267,7 +267,8 @@ mod tests {
             prop_assert_eq!(a.partial_cmp(&b).unwrap(), Order::Number.bits(a).cmp(&Order::Number.bits(b)));
             let (c, d) = (f64::from(a) * 1e200, f64::from(b) * 1e200);
             prop_assert_eq!(c.partial_cmp(&d).unwrap(), Order::Number.bits(c).cmp(&Order::Number.bits(d)));
-            prop_assert_eq!(c.abs().partial_cmp(&d.abs()).unwrap(), Order::Magnitude.bits(c).cmp(&Order::Magnitude.bits(d)));
+            let by_size = Order::Magnitude.bits(c).cmp(&Order::Magnitude.bits(d));
+            prop_assert_eq!(c.abs().partial_cmp(&d.abs()).unwrap(), by_size);
         }
     }
 }

@@ -29,7 +29,8 @@ pub(crate) trait Rounding: Copy + Send + Sync {
     fn level(&self, row: usize, col: usize, w: f64) -> f64;
 }
 
-/// 0 where an element is pruned; where it is kept the nearest level, or without levels the weight as its type stores it.
+/// 0 where an element is pruned; where it is kept the nearest level, or without levels the weight as its type stores
+/// it.
 #[derive(Clone, Copy)]
 pub(crate) struct Kept<'a, T: Element> {
     /// The bits of all elements of the tensor.

@@ -60,7 +60,8 @@ impl Calibration {
     }
 
     /// The same without `H`: enough for [`SmoothQuant`](crate::quant::SmoothQuant),
-    /// [`correct_bias`](crate::quant::correct_bias) and [`Wanda`](crate::prune::Wanda), and memory for a few numbers an input.
+    /// [`correct_bias`](crate::quant::correct_bias) and [`Wanda`](crate::prune::Wanda), and memory for a few numbers an
+    /// input.
     ///
     /// # Errors
     /// As [`new`](Calibration::new).

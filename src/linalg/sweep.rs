@@ -1,5 +1,5 @@
-//! The sweep of GPTQ and SparseGPT over all rows of a matrix: columns are replaced turn by turn, and what that does to a
-//! layer's outputs is made up for by the columns that follow.
+//! The sweep of GPTQ and SparseGPT over all rows of a matrix: columns are replaced turn by turn, and what that does to
+//! a layer's outputs is made up for by the columns that follow.
 
 use crate::{
     element::{Element, Real},
@@ -201,8 +201,8 @@ impl<A: Act> Work for Pass<'_, A> {
     fn combine((): (), (): ()) {}
 }
 
-/// The levels of `q`, whatever quantizer they are of, to round to; `least` is the lowest code that is used where 0 has the
-/// middle one.
+/// The levels of `q`, whatever quantizer they are of, to round to; `least` is the lowest code that is used where 0 has
+/// the middle one.
 pub(crate) fn nearest<R: Real>(q: &QTensor, least: u16) -> Nearest<'_, R> {
     let bits = u32::from(q.bits());
     match q.grid() {

@@ -60,8 +60,8 @@ impl Activations {
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when it has not the axis, or numbers of `f64` are beyond 1e150;
-    /// [`Shape`](crate::ErrorKind::Shape) when that has another length; [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or
-    /// an infinity. Nothing has changed then.
+    /// [`Shape`](crate::ErrorKind::Shape) when that has another length; [`NonFinite`](crate::ErrorKind::NonFinite) for
+    /// a NaN or an infinity. Nothing has changed then.
     pub fn add<'a, T: Element>(&mut self, batch: impl Into<TensorRef<'a, T>>) -> Result<()> {
         const LARGEST: f64 = 1e150;
         let batch = batch.into();

@@ -34,7 +34,8 @@ impl Channels {
         Self { axis, scores: scores.into() }
     }
 
-    /// The magnitudes of a batch normalization's scales, as network slimming has it (Liu et al. 2017, arXiv:1708.06519).
+    /// The magnitudes of a batch normalization's scales, as network slimming has it (Liu et al. 2017,
+    /// arXiv:1708.06519).
     #[must_use]
     pub fn batch_norm<T: Element>(axis: usize, scales: &[T]) -> Self {
         Self::new(axis, scales.iter().map(|scale| scale.to_f64().abs()).collect::<Vec<_>>())

@@ -11,8 +11,8 @@ use crate::{
     traits::Criterion,
 };
 
-/// SNIP (Lee et al. 2019, arXiv:1810.02340): `|g * w|`, how fast the loss changes when a weight is taken away. Made for networks
-/// not yet trained, with the gradient of one batch, or the mean over several.
+/// SNIP (Lee et al. 2019, arXiv:1810.02340): `|g * w|`, how fast the loss changes when a weight is taken away. Made for
+/// networks not yet trained, with the gradient of one batch, or the mean over several.
 ///
 /// ```
 /// use lapidary::{PrunerExt, prune::{Select, Snip}};
@@ -112,8 +112,8 @@ macro_rules! accumulated {
                 Ok(Self(Sums::new(shape)?))
             }
 
-            /// Adds a batch: the weights as they were, and the loss's gradient there. Sums are in `f64`, in the order of the
-            /// batches. What is not finite shows when it is selected by, where it was not pruned before.
+            /// Adds a batch: the weights as they were, and the loss's gradient there. Sums are in `f64`, in the order
+            /// of the batches. What is not finite shows when it is selected by, where it was not pruned before.
             ///
             /// # Errors
             /// [`Shape`](crate::ErrorKind::Shape) when the shapes differ; nothing has changed then.
@@ -141,8 +141,9 @@ macro_rules! accumulated {
     };
 }
 
-/// First-order Taylor expansion (Molchanov et al. 2019, arXiv:1906.10771): `Σ (g * w)²` over batches, by how much the squared
-/// loss would change without a weight. Of a filter: the sum over its weights, [`Select::along`](super::Select::along).
+/// First-order Taylor expansion (Molchanov et al. 2019, arXiv:1906.10771): `Σ (g * w)²` over batches, by how much the
+/// squared loss would change without a weight. Of a filter: the sum over its weights,
+/// [`Select::along`](super::Select::along).
 ///
 /// ```
 /// use lapidary::{PrunerExt, prune::{Select, Taylor}};
@@ -158,8 +159,8 @@ macro_rules! accumulated {
 pub struct Taylor(Sums);
 accumulated!(Taylor, |product| product * product);
 
-/// Movement pruning (Sanh et al. 2020, arXiv:2005.07683): `-Σ g * w` over the steps of fine-tuning. A weight that grows away from
-/// 0 matters, one that shrinks does not, whatever its size; scores have both signs.
+/// Movement pruning (Sanh et al. 2020, arXiv:2005.07683): `-Σ g * w` over the steps of fine-tuning. A weight that grows
+/// away from 0 matters, one that shrinks does not, whatever its size; scores have both signs.
 ///
 /// ```
 /// use lapidary::{PrunerExt, prune::{Movement, Select}};

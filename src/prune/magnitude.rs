@@ -15,9 +15,9 @@ use crate::{
 /// An element matters by its magnitude, `|x|`: the criterion that most others are compared with (Han et al. 2015,
 /// arXiv:1506.02626), and `l1_unstructured` of `torch.nn.utils.prune`.
 ///
-/// [`sparsity`](Magnitude::sparsity), [`count`](Magnitude::count) and [`threshold`](Magnitude::threshold) are short for the
-/// selections of that name by it; [`Select`] has the others. The norms of rows, channels and blocks (`ln_structured`) are its
-/// [units](Select::with_norm).
+/// [`sparsity`](Magnitude::sparsity), [`count`](Magnitude::count) and [`threshold`](Magnitude::threshold) are short for
+/// the selections of that name by it; [`Select`] has the others. The norms of rows, channels and blocks
+/// (`ln_structured`) are its [units](Select::with_norm).
 ///
 /// ```
 /// use lapidary::{Pruner, PrunerExt, prune::Magnitude};
@@ -47,8 +47,8 @@ impl Magnitude {
         Select::count(count).by(Self)
     }
 
-    /// Keeps an element iff `|x| > eps`, strictly: [`Select::above`]. `x` is compared as it is, `eps` in `f64`: nothing is
-    /// rounded, and 0 drops just the zeros.
+    /// Keeps an element iff `|x| > eps`, strictly: [`Select::above`]. `x` is compared as it is, `eps` in `f64`: nothing
+    /// is rounded, and 0 drops just the zeros.
     ///
     /// ```
     /// use lapidary::{PrunerExt, prune::Magnitude};

@@ -11,16 +11,15 @@
 //! | [`Channels`] | any number of a channel: batch-norm scales, [`Activations`] | |
 //! | yours | implement [`Criterion`](crate::Criterion) | |
 //!
-//! How much of each tensor to take is measured by [`Sensitivity`], which makes a [`SparsityPlan`] of it.
+//! The two joined are a [`Pruner`](crate::Pruner); [`Select::refine`] takes scores at hand, of many tensors.
+//! `SparseGpt` (feature `linalg`) also changes the weights it keeps. How much of each tensor to take is measured by
+//! [`Sensitivity`], which makes a [`SparsityPlan`] of it.
 //!
-//! | during training | what it does |
+//! | in training | what it does |
 //! |---|---|
 //! | [`SparsitySchedule`] | how much is pruned at which step: at once, by and by, along a polynomial |
 //! | [`RigL`] | exchanges kept weights for pruned ones |
 //! | [`Rewind`] | puts kept weights back to what they were early in training |
-//!
-//! The two joined are a [`Pruner`](crate::Pruner); [`Select::refine`] takes scores at hand, of many tensors. `SparseGpt` (feature
-//! `linalg`) also changes the weights it keeps.
 
 mod activations;
 mod channels;

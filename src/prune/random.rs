@@ -6,8 +6,8 @@ use crate::{element::Element, error::Result, kernel::random::Stream, tensor::Ten
 /// Elements matter by chance: what any other criterion has to beat, and the start of sparse training.
 ///
 /// The number of element `i` is even in 0..1 and depends on the seed and `i` alone: the upper 53 bits of
-/// `fmix64(fmix64(seed ^ fmix64(1)) + i)`, where `fmix64` is the finalizer of MurmurHash3. The generator is frozen. Tensors that
-/// are pruned together want seeds of their own.
+/// `fmix64(fmix64(seed ^ fmix64(1)) + i)`, where `fmix64` is the finalizer of MurmurHash3. The generator is frozen.
+/// Tensors that are pruned together want seeds of their own.
 ///
 /// ```
 /// use lapidary::{PrunerExt, prune::{Random, Select}};

@@ -17,7 +17,8 @@ use crate::{
 };
 use num_traits::Float;
 
-/// Which elements survive, by their scores: the lowest go. Of equal scores the lower index stays; across tensors the earlier one.
+/// Which elements survive, by their scores: the lowest go. Of equal scores the lower index stays; across tensors the
+/// earlier one.
 ///
 /// A selection starts with how much goes; a criterion ([`by`](Select::by)) makes it a [`Pruner`](crate::Pruner).
 ///
@@ -39,8 +40,8 @@ use num_traits::Float;
 /// | [`with_mean`](Select::with_mean) | off | | that score per element: units of other sizes compare |
 /// | [`with_min_kept`](Select::with_min_kept) | 0 | | so many stay in each tensor, or each row where rows are on their own |
 ///
-/// Where units go whole, everything is counted in units: a share of the channels, `n` of `m` blocks in a row of blocks, a
-/// floor of one channel. A unit of which nothing is kept is gone already.
+/// Where units go whole, everything is counted in units: a share of the channels, `n` of `m` blocks in a row of blocks,
+/// a floor of one channel. A unit of which nothing is kept is gone already.
 ///
 /// ```
 /// use lapidary::{PrunerExt, TensorRef, prune::{Magnitude, Select}};
@@ -175,8 +176,8 @@ impl Select {
         Ok(Self::new(Amount::Other(whole::Amount::Above(threshold))))
     }
 
-    /// `keep` of each `of` neighbours in a row stay: 2 of 4 is what sparse tensor cores take. A last shorter block of a row
-    /// keeps `ceil(keep * length / of)`; a block that already keeps fewer is left as it is.
+    /// `keep` of each `of` neighbours in a row stay: 2 of 4 is what sparse tensor cores take. A last shorter block of a
+    /// row keeps `ceil(keep * length / of)`; a block that already keeps fewer is left as it is.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) unless `keep` is from 1 to `of`.
@@ -206,8 +207,8 @@ impl Select {
         Self { units: Some(Units::Slices { axis }), ..self }
     }
 
-    /// Blocks of `rows` by `cols` of the last two axes go whole; those at the end of an axis may be smaller. A tensor of one
-    /// axis is one row.
+    /// Blocks of `rows` by `cols` of the last two axes go whole; those at the end of an axis may be smaller. A tensor
+    /// of one axis is one row.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when either is 0.
@@ -218,8 +219,8 @@ impl Select {
         Ok(Self { units: Some(Units::Blocks { rows, cols }), ..self })
     }
 
-    /// A unit's score is the norm `(Σ |s|^p)^(1/p)` of the scores of its kept elements, with `p` infinite the largest; without,
-    /// it is their sum. Of magnitudes, 1 is that sum.
+    /// A unit's score is the norm `(Σ |s|^p)^(1/p)` of the scores of its kept elements, with `p` infinite the largest;
+    /// without, it is their sum. Of magnitudes, 1 is that sum.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) unless `p` is above 0.
@@ -231,14 +232,15 @@ impl Select {
     }
 
     /// A unit's score is that of its mean element, those pruned counted as 0: the sum over the number of elements, or
-    /// `(Σ |s|^p / number)^(1/p)`. Without, large units score higher than small ones: those of another layer, blocks at an end.
+    /// `(Σ |s|^p / number)^(1/p)`. Without, large units score higher than small ones: those of another layer, blocks at
+    /// an end.
     #[must_use]
     pub fn with_mean(self) -> Self {
         Self { reduce: Reduce { mean: true, ..self.reduce }, ..self }
     }
 
-    /// The best `count` of each tensor stay, of each row where rows are on their own, whatever else is asked for: a share or
-    /// count then takes the rest from elsewhere, as far as there is any. With 1 no layer is cut off.
+    /// The best `count` of each tensor stay, of each row where rows are on their own, whatever else is asked for: a
+    /// share or count then takes the rest from elsewhere, as far as there is any. With 1 no layer is cut off.
     #[must_use]
     pub fn with_min_kept(self, count: usize) -> Self {
         Self { min_kept: count, ..self }
@@ -250,8 +252,8 @@ impl Select {
         Pruning::new(criterion, self)
     }
 
-    /// Columns of a matrix that are looked at together where it is pruned some at a time, `block` where any number will do;
-    /// `None` where what is selected depends on all of it.
+    /// Columns of a matrix that are looked at together where it is pruned some at a time, `block` where any number will
+    /// do; `None` where what is selected depends on all of it.
     #[cfg(feature = "linalg")]
     pub(super) fn columns(&self, block: usize) -> Option<usize> {
         match self.amount {
@@ -262,15 +264,30 @@ impl Select {
         }
     }
 
-    /// Prunes tensors as if they were one, by scores at hand: of the elements that the masks keep, those that do not survive
-    /// are dropped. Scores of elements pruned before are not looked at. Rows and blocks are those of a mask's shape.
+    /// Prunes tensors as if they were one, by scores at hand: of the elements that the masks keep, those that do not
+    /// survive are dropped. Scores of elements pruned before are not looked at. Rows and blocks are those of a mask's
+    /// shape.
+    ///
+    /// ```
+    /// use lapidary::{Criterion, Mask, prune::{Scores, Select, Snip}};
+    /// let weights = [vec![1.0f32, -2.0], vec![0.5, 3.0]];
+    /// let gradients = [vec![0.1f32, 0.4], vec![-1.0, 0.01]];
+    /// let mut scores = [[0.0; 2]; 2];
+    /// for ((w, g), scores) in weights.iter().zip(&gradients).zip(&mut scores) {
+    ///     Snip::new(g).score(w.into(), scores)?;
+    /// }
+    /// let mut masks = [Mask::keep_all(&[2])?, Mask::keep_all(&[2])?];
+    /// Select::sparsity(0.5)?.refine(&scores.each_ref().map(|scores| Scores::new(scores)), &mut masks)?;
+    /// assert_eq!(masks.map(|mask| mask.indices().collect::<Vec<_>>()), [[1], [0]]);
+    /// # Ok::<(), lapidary::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Shape`](crate::ErrorKind::Shape) when there are not as many masks as tensors, or scores as elements;
     /// [`NonFinite`](crate::ErrorKind::NonFinite) when a score of a kept element is NaN;
-    /// [`Argument`](crate::ErrorKind::Argument) for a count larger than what is kept, a budget that what must stay exceeds or
-    /// that is for each row, an axis that a tensor has not, and costs whose sum is beyond 64 bits. It names the tensor by its
-    /// place (`#0`) where there are several. No mask is changed then.
+    /// [`Argument`](crate::ErrorKind::Argument) for a count larger than what is kept, a budget that what must stay
+    /// exceeds or that is for each row, an axis that a tensor has not, and costs whose sum is beyond 64 bits. It names
+    /// the tensor by its place (`#0`) where there are several. No mask is changed then.
     pub fn refine<T: Element>(&self, scores: &[Scores<'_, T>], masks: &mut [Mask]) -> Result<()> {
         if scores.len() != masks.len() {
             return Err(Error::shape("list of masks", &[scores.len()], &[masks.len()]));

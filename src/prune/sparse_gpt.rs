@@ -11,8 +11,8 @@ use crate::{
 };
 use std::slice;
 
-/// SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): weights of a dense layer are pruned some inputs at a time, and what that
-/// does to the outputs is made up for by the weights of the inputs that follow.
+/// SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774): weights of a dense layer are pruned some inputs at a time,
+/// and what that does to the outputs is made up for by the weights of the inputs that follow.
 ///
 /// With `H` of a [`Calibration`], for weights `W` of shape `[outputs, inputs]`:
 ///
@@ -28,12 +28,14 @@ use std::slice;
 ///         W[:, k] = W[:, k] - e * U[j][k]                 for all k after j
 /// ```
 ///
-/// A share is one of each block, over all outputs together unless [rows are on their own](Select::per_row); rounding its count
-/// in each, the whole can be off by half an element a block. An output (a row of `W`) whose error, measured over the samples, is
-/// then larger than that of the same mask alone keeps its weights: no output is worse for being corrected.
+/// A share is one of each block, over all outputs together unless [rows are on their own](Select::per_row); rounding
+/// its count in each, the whole can be off by half an element a block. An output (a row of `W`) whose error, measured
+/// over the samples, is then larger than that of the same mask alone keeps its weights: no output is worse for being
+/// corrected.
 ///
-/// All but the factor is in `f64`, and the same on any instruction set; the factor rests on a matrix library: the same bits on any
-/// number of threads, not on any instruction set. Time is that of `inputs³ / 2 + outputs * inputs² / 2` multiplications.
+/// All but the factor is in `f64`, and the same on any instruction set; the factor rests on a matrix library: the same
+/// bits on any number of threads, not on any instruction set. Time is that of `inputs³ / 2 + outputs * inputs² / 2`
+/// multiplications.
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
@@ -81,8 +83,8 @@ impl SparseGpt {
     /// Selects in each block of inputs.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) unless it is a share, or `n` of `m`, of elements without a floor: nothing else is
-    /// known of a block alone.
+    /// [`Argument`](crate::ErrorKind::Argument) unless it is a share, or `n` of `m`, of elements without a floor:
+    /// nothing else is known of a block alone.
     pub fn new(select: Select) -> Result<Self> {
         match select.columns(BLOCK) {
             Some(_) => Ok(Self { select, damping: 0.01 }),
@@ -101,15 +103,15 @@ impl SparseGpt {
         }
     }
 
-    /// Prunes the weights, of shape `[outputs, inputs]`, of a layer whose inputs the calibration has seen: of those that
-    /// `mask` keeps, drops from it what does not survive. Gives the weights corrected.
+    /// Prunes the weights, of shape `[outputs, inputs]`, of a layer whose inputs the calibration has seen: of those
+    /// that `mask` keeps, drops from it what does not survive. Gives the weights corrected.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) unless the weights have two axes, when the calibration has no `H`, and
     /// when `H` has no factor with up to 10⁵ times the damping (at least 1e-6 from the second try on);
-    /// [`Shape`](crate::ErrorKind::Shape) when mask or calibration are of another shape; [`Empty`](crate::ErrorKind::Empty) when
-    /// the calibration has no sample; [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or an infinity that is kept. The mask
-    /// is then as it was.
+    /// [`Shape`](crate::ErrorKind::Shape) when mask or calibration are of another shape;
+    /// [`Empty`](crate::ErrorKind::Empty) when the calibration has no sample;
+    /// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or an infinity that is kept. The mask is then as it was.
     pub fn refine<'a, T: Element>(
         &self,
         weight: impl Into<TensorRef<'a, T>>,
@@ -119,8 +121,8 @@ impl SparseGpt {
         self.run(weight.into(), mask, calibration, None)
     }
 
-    /// The same, with the kept weights rounded to the levels of a quantizer as their turn comes, so that those that follow make
-    /// up for both errors. Levels are fitted to the weights that `mask` keeps before.
+    /// The same, with the kept weights rounded to the levels of a quantizer as their turn comes, so that those that
+    /// follow make up for both errors. Levels are fitted to the weights that `mask` keeps before.
     ///
     /// # Errors
     /// As [`refine`](SparseGpt::refine), and those of the quantizer.

@@ -3,7 +3,7 @@
 use super::{
     certificate::{Certificate, Certify, Steps, certify},
     range::Range,
-    spec::{Spec, granularity},
+    spec::{Spec, encode_checked, granularity},
 };
 use crate::{
     element::{Element, Real},
@@ -13,11 +13,7 @@ use crate::{
         ranges::{self, Fit, Fitted},
         rows,
     },
-    tensor::{
-        Granularity, Grid, QTensor, TensorRef, Values,
-        qtensor::{check_finite, range},
-        view::filled,
-    },
+    tensor::{Granularity, Grid, QTensor, TensorRef, Values, qtensor::range, view::filled},
     traits::Quantizer,
 };
 
@@ -94,6 +90,10 @@ impl Affine {
         WithZero { top: self.spec.top() }
     }
 
+    fn encode_finite<T: Element>(&self, values: &[T], q: &mut QTensor) {
+        encode_affine(values, q, 0);
+    }
+
     pub(super) fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
         let fits =
             matches!(q.grid(), Grid::Affine { scale, zero_point: Some(_) } if scale.as_slice::<T::Real>().is_some());
@@ -114,18 +114,7 @@ impl<T: Element> Quantizer<T> for Affine {
         fit_scales(values.as_slice(), q, self.with_zero())
     }
 
-    fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check::<T>(values.shape(), q)?;
-        check_finite("tensor", values.as_slice())?;
-        encode_finite(values.as_slice(), q, 0);
-        Ok(())
-    }
-
-    fn quantize_into(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.fit(TensorRef::from(&values), q)?;
-        encode_finite(values.as_slice(), q, 0);
-        Ok(())
-    }
+    encode_checked!();
 }
 
 impl<T: Element> Certify<T> for Affine {
@@ -224,7 +213,7 @@ pub(super) fn scales_of<R: Real>(ranges: &[Range], fit: impl Fit) -> Result<(Val
 }
 
 /// Sets the codes of finite values; none is below `least`.
-pub(super) fn encode_finite<T: Element>(values: &[T], q: &mut QTensor, least: u16) {
+pub(super) fn encode_affine<T: Element>(values: &[T], q: &mut QTensor, least: u16) {
     let (layout, grid, packed) = q.parts_mut();
     let bits = layout.bits;
     if let Some((scales, zeros)) = grid.scales_mut::<T::Real>() {

@@ -9,6 +9,11 @@ use crate::{
 };
 
 /// Quantizers that round to the nearest level, so that the error is bounded by the levels.
+///
+/// Blocks of other tools are no [`QTensor`]: [`OrtRoundToNearest::certificate`](super::layout::OrtRoundToNearest::certificate) and
+/// [`GgmlType::certificate`](super::layout::GgmlType::certificate) are theirs. [`KMeans`](super::KMeans) has none, since its outer levels
+/// are not the ends of the range but means: a number can lie far beyond, and nothing that is stored says how far. Schemes that look at
+/// inputs choose codes that are not the nearest. [`QTensor::error`] measures, where the original is at hand.
 pub trait Certify<T: Element>: Quantizer<T> {
     /// How far the tensor that `q` was [quantized](crate::QuantizerExt::quantize) from, by this quantizer, can be from what `q`
     /// decodes to as `T`. Only `q` is read. It says nothing about codes of other values than the levels were fitted to, or that
@@ -30,6 +35,8 @@ pub trait Certify<T: Element>: Quantizer<T> {
 /// those of the element type, 1, or 2 of `f64` and of 16 bits. The first inequality is nearly met by some elements of any tensor. The others are
 /// Cauchy's: met by an `x` that points along the error, and for others larger than the error by about `sqrt(3 * columns)`
 /// (`docs/benchmarks.md` has medians).
+///
+/// The layouts of other tools round in their own ways; each says what `b` is.
 ///
 /// A matrix `W` has a row for each index along the first axis; a tensor of one axis is one row.
 ///
@@ -96,8 +103,6 @@ pub(super) fn certify<T: Element>(
     let layout = q.layout();
     let ulps = if T::DTYPE == DType::F64 || q.bits() == 16 { 2.0 } else { 1.0 };
     let mut groups: Vec<f64> = vec![0.0; q.groups()];
-    let rows = q.len() / layout.cols;
-    let outputs = if q.shape().len() < 2 { 1 } else { q.shape()[0] };
     let mut bounds = vec![0.0; layout.cols];
     let row_norms = q
         .codes()
@@ -116,7 +121,30 @@ pub(super) fn certify<T: Element>(
             norm(&bounds)
         })
         .collect::<Vec<_>>();
-    Certificate { groups, outputs: row_norms.chunks(rows / outputs).map(norm).collect() }
+    Certificate { groups, outputs: outputs(q.shape(), &row_norms) }
+}
+
+/// The certificate of a tensor whose rows lie in blocks of `size` neighbours, the last of a row perhaps shorter. `bound` sets those of the
+/// elements of each block, one after another.
+pub(super) fn certify_blocks(shape: &[usize], size: usize, mut bound: impl FnMut(usize, &mut [f64])) -> Certificate {
+    let cols = shape.last().copied().unwrap_or(1);
+    let mut groups: Vec<f64> = Vec::new();
+    let mut bounds = vec![0.0; cols];
+    let row = |_| {
+        for block in bounds.chunks_mut(size) {
+            bound(groups.len(), block);
+            groups.push(block.iter().copied().fold(0.0, f64::max));
+        }
+        norm(&bounds)
+    };
+    let row_norms: Vec<f64> = (0..shape.iter().product::<usize>() / cols).map(row).collect();
+    Certificate { groups, outputs: outputs(shape, &row_norms) }
+}
+
+/// Of each index along the first axis, from those of the rows.
+fn outputs(shape: &[usize], row_norms: &[f64]) -> Vec<f64> {
+    let outputs = if shape.len() < 2 { 1 } else { shape[0] };
+    row_norms.chunks(row_norms.len() / outputs).map(norm).collect()
 }
 
 /// The 2-norm, rounded up rather than down.
@@ -150,7 +178,7 @@ pub(super) fn certify_listed<T: Element>(q: &QTensor, levels: &[f32], beyond: f3
 }
 
 /// The distance from a magnitude to the next larger number of the type.
-fn ulp<T: Element>(x: f64) -> f64 {
+pub(super) fn ulp<T: Element>(x: f64) -> f64 {
     let (digits, smallest) = match T::DTYPE {
         DType::F64 => (52, f64::from_bits(1)),
         DType::F32 => (23, 2f64.powi(-149)),

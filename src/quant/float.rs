@@ -3,7 +3,7 @@
 use super::{
     affine::fit_scales,
     certificate::{Certificate, Certify, certify_listed},
-    spec::{Spec, granularity},
+    spec::{Spec, encode_checked, granularity},
     symmetric::Magnitude,
 };
 use crate::{
@@ -14,11 +14,7 @@ use crate::{
         ranges::{self, Ranges},
         scan,
     },
-    tensor::{
-        Granularity, Grid, QTensor, Scales, TensorRef, Values,
-        qtensor::{check_finite, range},
-        view::filled,
-    },
+    tensor::{Granularity, Grid, QTensor, Scales, TensorRef, Values, qtensor::range, view::filled},
     traits::Quantizer,
 };
 
@@ -244,18 +240,7 @@ impl<T: Element> Quantizer<T> for Minifloat {
         }
     }
 
-    fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check::<T>(values.shape(), q)?;
-        check_finite("tensor", values.as_slice())?;
-        self.encode_finite(values.as_slice(), q);
-        Ok(())
-    }
-
-    fn quantize_into(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.fit(TensorRef::from(&values), q)?;
-        self.encode_finite(values.as_slice(), q);
-        Ok(())
-    }
+    encode_checked!();
 }
 
 impl<T: Element> Certify<T> for Minifloat {

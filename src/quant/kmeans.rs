@@ -2,7 +2,7 @@
 
 use super::{
     cluster,
-    spec::{Spec, granularity},
+    spec::{Spec, encode_checked, granularity},
 };
 use crate::{
     element::Element,
@@ -37,6 +37,11 @@ use std::cmp::Ordering;
 ///
 /// Values are compared with the middle `a / 2 + b / 2` of two levels, in `f64`; a tie goes to the even index. Levels ascend. They are
 /// kept in `f32` (`f64` for `f64` tensors): a codebook costs `4 * 2^b` bytes, so groups want to be large.
+///
+/// There is no [certificate](super::Certify). Between two levels a number is at most half their distance off, but the outer levels are means
+/// and not ends: of `n` numbers that share one, `n - 1` may lie on one side of it and the last `n - 1` times as far on the other, and with
+/// `zero` an outer level is none of what has its code. What is stored are the levels and the codes, which are the same for many tensors with
+/// such a number, near and far. [`QTensor::error`] measures.
 ///
 /// [`fit`](Quantizer::fit) sorts a copy of each group, and **allocates**; [`encode`](Quantizer::encode) does not.
 ///
@@ -77,6 +82,15 @@ impl KMeans {
 
     granularity!();
 
+    fn encode_finite<T: Element>(&self, values: &[T], q: &mut QTensor) {
+        let (layout, grid, packed) = q.parts_mut();
+        if let Grid::Codebook { levels } = grid
+            && let Some(levels) = levels.as_slice::<T::Real>()
+        {
+            nearest::encode_codebooks(layout, values, levels, packed);
+        }
+    }
+
     fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
         let ascend = |levels: &[T::Real]| levels.chunks_exact(1 << self.bits()).all(<[_]>::is_sorted);
         let fits = match q.grid() {
@@ -109,27 +123,7 @@ impl<T: Element> Quantizer<T> for KMeans {
         Ok(())
     }
 
-    fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check::<T>(values.shape(), q)?;
-        check_finite("tensor", values.as_slice())?;
-        encode_finite(values.as_slice(), q);
-        Ok(())
-    }
-
-    fn quantize_into(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.fit(TensorRef::from(&values), q)?;
-        encode_finite(values.as_slice(), q);
-        Ok(())
-    }
-}
-
-fn encode_finite<T: Element>(values: &[T], q: &mut QTensor) {
-    let (layout, grid, packed) = q.parts_mut();
-    if let Grid::Codebook { levels } = grid
-        && let Some(levels) = levels.as_slice::<T::Real>()
-    {
-        nearest::encode_codebooks(layout, values, levels, packed);
-    }
+    encode_checked!();
 }
 
 /// The codebooks of some groups.

@@ -1,7 +1,7 @@
 //! Learned step size quantization: levels whose scale is trained.
 
 use super::{
-    affine::encode_finite,
+    affine::encode_affine,
     fake::check_shape,
     spec::{Spec, granularity},
 };
@@ -178,7 +178,7 @@ impl Lsq {
             let zero_point = if self.unsigned { Some(filled(groups, 0)?) } else { None };
             Ok(Grid::Affine { scale: scale.into(), zero_point })
         })?;
-        encode_finite(values.as_slice(), &mut q, 0);
+        encode_affine(values.as_slice(), &mut q, 0);
         Ok(q)
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     certificate::{Certificate, Certify, Steps, certify},
-    spec::{Spec, granularity},
+    spec::{Spec, encode_checked, granularity},
 };
 use crate::{
     element::Element,
@@ -64,6 +64,14 @@ impl MinMax {
 
     granularity!();
 
+    fn encode_finite<T: Element>(&self, values: &[T], q: &mut QTensor) {
+        let (layout, grid, packed) = q.parts_mut();
+        if let Grid::MinMax { min, max } = grid {
+            let groups = EvenGroups { min: min.numbers(), max: max.numbers(), bits: layout.bits };
+            rows::encode(layout, values, groups, packed);
+        }
+    }
+
     fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
         let fits = matches!(q.grid(), Grid::MinMax { min, .. } if min.as_slice::<T::Real>().is_some());
         self.spec.check::<T>(shape, q, fits, "ranges")
@@ -92,18 +100,7 @@ impl<T: Element> Quantizer<T> for MinMax {
         Ok(())
     }
 
-    fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check::<T>(values.shape(), q)?;
-        check_finite("tensor", values.as_slice())?;
-        encode_finite(values.as_slice(), q);
-        Ok(())
-    }
-
-    fn quantize_into(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.fit(TensorRef::from(&values), q)?;
-        encode_finite(values.as_slice(), q);
-        Ok(())
-    }
+    encode_checked!();
 }
 
 impl<T: Element> Certify<T> for MinMax {
@@ -118,14 +115,6 @@ impl<T: Element> Certify<T> for MinMax {
             Steps { step: (max / 2.0 - min / 2.0) / (self.spec.top() / 2.0), largest: min.abs().max(max.abs()) }
         };
         Ok(certify::<T>(q, steps, |_| 0.5))
-    }
-}
-
-fn encode_finite<T: Element>(values: &[T], q: &mut QTensor) {
-    let (layout, grid, packed) = q.parts_mut();
-    if let Grid::MinMax { min, max } = grid {
-        let groups = EvenGroups { min: min.numbers(), max: max.numbers(), bits: layout.bits };
-        rows::encode(layout, values, groups, packed);
     }
 }
 

@@ -90,3 +90,23 @@ macro_rules! granularity {
     };
 }
 pub(super) use granularity;
+
+/// The two methods of a [`Quantizer`](crate::Quantizer) that write codes, by the quantizer's own `encode_finite`: `fit` has looked
+/// for a NaN or an infinity, else `encode` does.
+macro_rules! encode_checked {
+    () => {
+        fn encode(&self, values: crate::TensorRef<'_, T>, q: &mut crate::QTensor) -> crate::Result<()> {
+            self.check::<T>(values.shape(), q)?;
+            crate::tensor::qtensor::check_finite("tensor", values.as_slice())?;
+            self.encode_finite(values.as_slice(), q);
+            Ok(())
+        }
+
+        fn quantize_into(&self, values: crate::TensorRef<'_, T>, q: &mut crate::QTensor) -> crate::Result<()> {
+            self.fit(crate::TensorRef::from(&values), q)?;
+            self.encode_finite(values.as_slice(), q);
+            Ok(())
+        }
+    };
+}
+pub(super) use encode_checked;

@@ -1,16 +1,16 @@
 //! The symmetric quantizer: evenly spaced levels, 0 in the middle.
 
 use super::{
-    affine::{certify_affine, encode_finite, fit_scales, scale, scales_of},
+    affine::{certify_affine, encode_affine, fit_scales, scale, scales_of},
     certificate::{Certificate, Certify},
     range::Range,
-    spec::{Spec, granularity},
+    spec::{Spec, encode_checked, granularity},
 };
 use crate::{
     element::{Element, Real},
     error::Result,
     kernel::ranges::Fit,
-    tensor::{Grid, QTensor, TensorRef, Values, qtensor::check_finite},
+    tensor::{Grid, QTensor, TensorRef, Values},
     traits::Quantizer,
 };
 
@@ -96,6 +96,10 @@ impl Symmetric {
         Magnitude { steps: f64::from(middle - self.least()) }
     }
 
+    fn encode_finite<T: Element>(&self, values: &[T], q: &mut QTensor) {
+        encode_affine(values, q, self.least());
+    }
+
     pub(super) fn check<T: Element>(&self, shape: &[usize], q: &QTensor) -> Result<()> {
         let fits =
             matches!(q.grid(), Grid::Affine { scale, zero_point: None } if scale.as_slice::<T::Real>().is_some());
@@ -120,18 +124,7 @@ impl<T: Element> Quantizer<T> for Symmetric {
         fit_scales(values.as_slice(), q, self.by_magnitude())
     }
 
-    fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check::<T>(values.shape(), q)?;
-        check_finite("tensor", values.as_slice())?;
-        encode_finite(values.as_slice(), q, self.least());
-        Ok(())
-    }
-
-    fn quantize_into(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.fit(TensorRef::from(&values), q)?;
-        encode_finite(values.as_slice(), q, self.least());
-        Ok(())
-    }
+    encode_checked!();
 }
 
 impl<T: Element> Certify<T> for Symmetric {

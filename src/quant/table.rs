@@ -3,7 +3,7 @@
 use super::{
     affine::fit_scales,
     certificate::{Certificate, Certify, certify_listed},
-    spec::{Spec, granularity},
+    spec::{Spec, encode_checked, granularity},
     symmetric::Magnitude,
 };
 use crate::{
@@ -150,18 +150,7 @@ impl<T: Element> Quantizer<T> for Table {
         fit_scales(values.as_slice(), q, Magnitude { steps: self.largest().into() })
     }
 
-    fn encode(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.check::<T>(values.shape(), q)?;
-        check_finite("tensor", values.as_slice())?;
-        self.encode_finite(values.as_slice(), q);
-        Ok(())
-    }
-
-    fn quantize_into(&self, values: TensorRef<'_, T>, q: &mut QTensor) -> Result<()> {
-        self.fit(TensorRef::from(&values), q)?;
-        self.encode_finite(values.as_slice(), q);
-        Ok(())
-    }
+    encode_checked!();
 }
 
 impl<T: Element> Certify<T> for Table {

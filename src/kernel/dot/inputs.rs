@@ -89,31 +89,42 @@ impl Kernel for ToIntegers<'_> {
 /// Sets the words of a segment, and gives the sum of its integers.
 #[inline(always)]
 fn integers(x: &[f32], scale: f32, words: &mut [i32]) -> i32 {
-    let mut sums = [0i32; 4];
-    let (whole, rest) = x.as_chunks::<4>();
-    let (words, padding) = words.split_at_mut(whole.len());
-    for (word, x) in words.iter_mut().zip(whole) {
-        *word = integer_word(x, scale, &mut sums);
+    let mut sums = [0i32; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    let (whole_words, words) = words.split_at_mut(whole.len() * LANES / 4);
+    for (words, x) in whole_words.as_chunks_mut::<{ LANES / 4 }>().0.iter_mut().zip(whole) {
+        *words = integer_words(x, scale, &mut sums);
     }
-    if let Some((word, padding)) = padding.split_first_mut() {
-        let mut last = [0.0; 4];
+    if !words.is_empty() {
+        let mut last = [0.0; LANES];
         last[..rest.len()].copy_from_slice(rest);
-        *word = integer_word(&last, scale, &mut sums);
+        let last = integer_words(&last, scale, &mut sums);
+        let (own, padding) = words.split_at_mut(words.len().min(last.len()));
+        own.copy_from_slice(&last[..own.len()]);
         padding.fill(0);
     }
-    sums[0] + sums[1] + sums[2] + sums[3]
+    sums.iter().sum()
 }
 
+/// Inputs that are rounded together.
+const LANES: usize = 16;
+
 #[inline(always)]
-fn integer_word(x: &[f32; 4], scale: f32, sums: &mut [i32; 4]) -> i32 {
-    let mut word = 0;
-    for (j, (x, sum)) in x.iter().zip(sums).enumerate() {
+fn integer_words(x: &[f32; LANES], scale: f32, sums: &mut [i32; LANES]) -> [i32; LANES / 4] {
+    let (mut integers, mut bytes) = ([0; LANES], [0; LANES]);
+    for (n, x) in integers.iter_mut().zip(x) {
         // At most 127: the scale is rounded, but not by so much.
-        let n = (x / scale).nearest();
-        *sum += n;
-        word |= (n & 0xff) << (8 * j);
+        *n = (x / scale).nearest();
     }
-    word
+    for ((sum, byte), n) in sums.iter_mut().zip(&mut bytes).zip(integers) {
+        *sum += n;
+        *byte = n as u8;
+    }
+    let mut words = [0; LANES / 4];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *word = i32::from_le_bytes(*bytes);
+    }
+    words
 }
 
 /// The numbers themselves, four for each word.

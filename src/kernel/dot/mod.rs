@@ -2,6 +2,7 @@
 //!
 //! Everything is integer arithmetic, so that all of them give the same bits.
 
+mod float;
 pub(crate) mod inputs;
 pub(crate) mod panel;
 mod portable;
@@ -23,11 +24,13 @@ pub(crate) trait Dot {
     type Bytes: Copy;
     /// Four signed bytes, for all rows.
     type Word: Copy;
-    /// Whether registers hold the sums of two panels and eight vectors.
+    /// Whether registers hold the sums of eight vectors.
     const WIDE: bool;
 
     fn zero() -> Self::Sums;
     fn load(chunk: &[u8; CHUNK]) -> Self::Bytes;
+    /// Asks memory for a chunk that is needed soon.
+    fn prefetch(chunk: &[u8; CHUNK]);
 
     /// The codes of `BITS` bits at `shift` in each byte.
     fn field<const BITS: u32>(bytes: Self::Bytes, shift: u32) -> Self::Bytes;

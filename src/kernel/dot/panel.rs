@@ -5,15 +5,15 @@
 //! inputs of 0.
 //!
 //! ```text
-//! y[row] = Σ_segments (Σ code * x - zero * Σ x) * scale[row] * scale of x
+//! y[row] = Σ_segments (Σ code * x - zero * Σ x) * scale[row] * scale of x       where 0 is a level
+//! y[row] = Σ_segments Σ code * x * scale[row] * scale of x + offset[row] * Σ x * scale of x
 //! ```
 //!
-//! The inner sums are exact integers; segments are added in order, in `f32`. With `f32` inputs the inner sum is
-//! `Σ (code - zero) * x`, column by column.
+//! The inner sums are exact integers; segments are added in order, in `f32`. `float` has the products with `f32` inputs.
 
 use super::{CHUNK, Dot, ROWS, WithDot, with_dot};
 use crate::kernel::{
-    isa::{Isa, Kernel},
+    isa::Isa,
     parallel::{GRAIN, Work, execute},
 };
 use std::ops::Range;
@@ -77,26 +77,40 @@ pub(crate) struct Panels<'a> {
     pub(crate) codes: &'a [[u8; CHUNK]],
     /// One for each segment of a panel.
     pub(crate) scales: &'a [[f32; ROWS]],
-    pub(crate) zeros: Zeros<'a>,
+    pub(crate) levels: Levels<'a>,
 }
 
-/// The codes of 0.
+/// What codes stand for, before the scale. What differs has an entry for each segment of a panel.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Zeros<'a> {
-    /// The same in all groups.
-    All(u8),
-    /// Those of each segment of a panel.
-    Each(&'a [[u8; ROWS]]),
+pub(crate) enum Levels<'a> {
+    /// Steps from a code, the same everywhere.
+    Zero(u8),
+    /// Steps from a code.
+    Zeros(&'a [[u8; ROWS]]),
+    /// Steps, scaled, from the value of code 0.
+    Offsets(&'a [[f32; ROWS]]),
+    /// Any numbers, the same everywhere. With `f32` inputs only.
+    Table(&'a [f32]),
+    /// Any numbers, so many for each segment. With `f32` inputs only.
+    Tables(&'a [[f32; ROWS]], usize),
 }
 
-impl Zeros<'_> {
-    /// Cut before a panel's.
+impl Levels<'_> {
+    /// Cut before a segment of a panel.
     fn split_at(self, mid: usize) -> (Self, Self) {
         match self {
-            Self::All(_) => (self, self),
-            Self::Each(zeros) => {
+            Self::Zero(_) | Self::Table(_) => (self, self),
+            Self::Zeros(zeros) => {
                 let (zeros, right) = zeros.split_at(mid);
-                (Zeros::Each(zeros), Zeros::Each(right))
+                (Levels::Zeros(zeros), Levels::Zeros(right))
+            }
+            Self::Offsets(offsets) => {
+                let (offsets, right) = offsets.split_at(mid);
+                (Levels::Offsets(offsets), Levels::Offsets(right))
+            }
+            Self::Tables(levels, count) => {
+                let (levels, right) = levels.split_at(mid * count);
+                (Levels::Tables(levels, count), Levels::Tables(right, count))
             }
         }
     }
@@ -105,8 +119,19 @@ impl Zeros<'_> {
     #[inline(always)]
     fn taken_from<D: Dot>(self, sums: D::Sums, segment: usize, sum: i32) -> D::Sums {
         match self {
-            Self::All(zero) => D::minus_all(sums, i32::from(zero) * sum),
-            Self::Each(zeros) => D::minus(sums, &zeros[segment], sum),
+            Self::Zero(zero) => D::minus_all(sums, i32::from(zero) * sum),
+            Self::Zeros(zeros) => D::minus(sums, &zeros[segment], sum),
+            _ => sums,
+        }
+    }
+
+    /// Adds what is owed to the value of code 0.
+    #[inline(always)]
+    fn added_to(self, total: &mut [f32; ROWS], segment: usize, sum: i32, scale: f32) {
+        if let Self::Offsets(offsets) = self {
+            for (total, offset) in total.iter_mut().zip(&offsets[segment]) {
+                *total += offset * sum as f32 * scale;
+            }
         }
     }
 }
@@ -125,11 +150,11 @@ pub(crate) fn products(panels: Panels<'_>, vectors: Vectors<'_>, batch: usize, o
     execute(Products { panels, vectors, batch, out });
 }
 
-struct Products<'a> {
-    panels: Panels<'a>,
-    vectors: Vectors<'a>,
-    batch: usize,
-    out: &'a mut [[f32; ROWS]],
+pub(super) struct Products<'a> {
+    pub(super) panels: Panels<'a>,
+    pub(super) vectors: Vectors<'a>,
+    pub(super) batch: usize,
+    pub(super) out: &'a mut [[f32; ROWS]],
 }
 
 impl Work for Products<'_> {
@@ -149,14 +174,14 @@ impl Work for Products<'_> {
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let Self { panels: Panels { shape, codes, scales, zeros }, vectors, batch, out } = self;
+        let Self { panels: Panels { shape, codes, scales, levels }, vectors, batch, out } = self;
         let (codes, codes_right) = codes.split_at(mid * shape.all_chunks());
         let (scales, scales_right) = scales.split_at(mid * shape.segments());
-        let (zeros, zeros_right) = zeros.split_at(mid * shape.segments());
+        let (levels, levels_right) = levels.split_at(mid * shape.segments());
         let (out, out_right) = out.split_at_mut(mid * batch);
-        let right = Panels { shape, codes: codes_right, scales: scales_right, zeros: zeros_right };
+        let right = Panels { shape, codes: codes_right, scales: scales_right, levels: levels_right };
         (
-            Self { panels: Panels { shape, codes, scales, zeros }, vectors, batch, out },
+            Self { panels: Panels { shape, codes, scales, levels }, vectors, batch, out },
             Self { panels: right, vectors, batch, out: out_right },
         )
     }
@@ -177,30 +202,31 @@ impl WithDot for Products<'_> {
     #[inline(always)]
     fn run<D: Dot>(self) {
         match self.panels.shape.bits {
-            2 => self.small::<D, 2, 4>(),
-            4 => self.small::<D, 4, 2>(),
-            _ => self.small::<D, 8, 1>(),
+            // So many chunks have the 32 columns that groups mostly are of.
+            2 => self.small::<D, 2, 4, 2>(),
+            4 => self.small::<D, 4, 2, 4>(),
+            _ => self.small::<D, 8, 1, 8>(),
         }
     }
 }
 
 impl Products<'_> {
     #[inline(always)]
-    fn small<D: Dot, const BITS: u32, const FIELDS: usize>(self) {
+    fn small<D: Dot, const BITS: u32, const FIELDS: usize, const GROUP: usize>(self) {
         let Vectors::Small { words, scales, sums } = self.vectors else { return };
-        let Panels { shape, codes, scales: row_scales, zeros } = self.panels;
+        let Panels { shape, codes, scales: row_scales, levels } = self.panels;
         let (chunks, segments) = (shape.all_chunks(), shape.segments());
         let words = words.as_chunks::<FIELDS>().0;
         let inputs = Integers { words, scales, sums };
-        let (mut panel, panels) = (0, self.out.len() / self.batch);
-        while panel < panels {
-            // Two panels share what is read of the vectors, where there are many.
-            let count = if D::WIDE && self.batch > 1 && panel + 1 < panels { 2 } else { 1 };
-            let own = |each: usize| panel * each..(panel + count) * each;
-            let zeros = zeros.split_at(panel * segments).1;
-            let tile = Tile { shape, codes: &codes[own(chunks)], row_scales: &row_scales[own(segments)], zeros };
-            tile.vectors::<D, BITS, FIELDS>(inputs, &mut self.out[own(self.batch)], self.batch);
-            panel += count;
+        for (panel, out) in self.out.chunks_exact_mut(self.batch).enumerate() {
+            let own = |each: usize| panel * each..(panel + 1) * each;
+            let levels = levels.split_at(panel * segments).1;
+            let (codes, after) = codes[panel * chunks..].split_at(chunks);
+            let panel = Panel { shape, codes, after, row_scales: &row_scales[own(segments)], levels };
+            match out {
+                [out] => panel.one::<D, BITS, FIELDS, GROUP>(inputs, out),
+                out => panel.many::<D, BITS, FIELDS>(inputs, out),
+            }
         }
     }
 }
@@ -213,135 +239,159 @@ struct Integers<'a, const FIELDS: usize> {
     sums: &'a [i32],
 }
 
-/// One panel, or two.
+/// One panel.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct Panel<'a> {
     shape: Shape,
     codes: &'a [[u8; CHUNK]],
+    /// Of the panels that follow.
+    after: &'a [[u8; CHUNK]],
     row_scales: &'a [[f32; ROWS]],
-    zeros: Zeros<'a>,
+    levels: Levels<'a>,
 }
 
-impl Tile<'_> {
-    /// All vectors, some at a time.
+impl Panel<'_> {
+    /// Times one vector.
     #[inline(always)]
-    fn vectors<D: Dot, const BITS: u32, const FIELDS: usize>(
+    fn one<D: Dot, const BITS: u32, const FIELDS: usize, const GROUP: usize>(
         self,
         inputs: Integers<'_, FIELDS>,
-        out: &mut [[f32; ROWS]],
-        batch: usize,
-    ) {
-        let two = out.len() > batch;
-        let mut at = 0;
-        while at < batch {
-            at += match (batch - at, two) {
-                (1, false) => self.one::<D, BITS, FIELDS>(inputs, at, &mut out[at]),
-                (1, true) => self.some::<D, BITS, FIELDS, 2, 1>(inputs, at, out, batch),
-                (2..=3, false) => self.some::<D, BITS, FIELDS, 1, 2>(inputs, at, out, batch),
-                (2..=3, true) => self.some::<D, BITS, FIELDS, 2, 2>(inputs, at, out, batch),
-                (4..=7, true) => self.some::<D, BITS, FIELDS, 2, 4>(inputs, at, out, batch),
-                (_, true) => self.some::<D, BITS, FIELDS, 2, 8>(inputs, at, out, batch),
-                (_, false) => self.some::<D, BITS, FIELDS, 1, 4>(inputs, at, out, batch),
-            };
-        }
-    }
-
-    /// One panel and one vector: sums of neighbouring chunks and fields do not wait for one another.
-    #[inline(always)]
-    fn one<D: Dot, const BITS: u32, const FIELDS: usize>(
-        self,
-        inputs: Integers<'_, FIELDS>,
-        at: usize,
         out: &mut [f32; ROWS],
-    ) -> usize {
-        let (chunks, segments) = (self.codes.len(), self.row_scales.len());
-        let words = &inputs.words[at * chunks..][..chunks];
-        let (scales, sums) = (&inputs.scales[at * segments..], &inputs.sums[at * segments..]);
-        let mut total = [0.0; ROWS];
+    ) {
+        let words = inputs.words;
+        let inputs = inputs.scales.iter().zip(inputs.sums);
         let each = self.shape.segment_chunks();
-        let segments =
-            self.codes.chunks(each).zip(words.chunks(each)).zip(self.row_scales).zip(scales.iter().zip(sums));
-        for (segment, (((codes, words), row_scales), (&scale, &sum))) in segments.enumerate() {
-            let mut parts = [D::zero(); PARTS];
-            let (wholes, rest) = codes.as_chunks::<PARTS>();
-            let (word_wholes, word_rest) = words.as_chunks::<PARTS>();
-            for (codes, words) in wholes.iter().zip(word_wholes) {
-                for (i, (codes, words)) in codes.iter().zip(words).enumerate() {
-                    fields::<D, BITS, FIELDS>(&mut parts, i, codes, words);
-                }
+        let mut total = [0.0; ROWS];
+        if let ((codes, []), (words, [])) = (self.codes.as_chunks::<GROUP>(), words.as_chunks::<GROUP>())
+            && each == GROUP
+        {
+            // The compiler makes better code of segments whose length it knows.
+            for (segment, ((codes, words), input)) in codes.iter().zip(words).zip(inputs).enumerate() {
+                let sums = segment_sums::<D, BITS, FIELDS>(codes, words);
+                self.add_segment::<D>(sums, segment, input, &mut total);
             }
-            for (codes, words) in rest.iter().zip(word_rest) {
-                fields::<D, BITS, FIELDS>(&mut parts, 0, codes, words);
+        } else {
+            for (segment, ((codes, words), input)) in
+                self.codes.chunks(each).zip(words.chunks(each)).zip(inputs).enumerate()
+            {
+                let sums = segment_sums::<D, BITS, FIELDS>(codes, words);
+                self.add_segment::<D>(sums, segment, input, &mut total);
             }
-            for (i, part) in parts.iter_mut().enumerate() {
-                *part = D::unscale(*part, (i % FIELDS) as u32 * BITS);
-            }
-            let all = D::plus(D::plus(parts[0], parts[1]), D::plus(parts[2], parts[3]));
-            let all = self.zeros.taken_from::<D>(all, segment, sum);
-            D::finish(all, row_scales, scale, &mut total);
         }
         *out = total;
-        1
     }
 
-    /// `P` panels and `B` vectors: each code is read once for all vectors, and each word for all panels.
+    /// Adds the sums of a segment, scaled, to a total; `input` is the scale of the vector's and the sum of its integers.
     #[inline(always)]
-    fn some<D: Dot, const BITS: u32, const FIELDS: usize, const P: usize, const B: usize>(
+    fn add_segment<D: Dot>(self, sums: D::Sums, segment: usize, (&scale, &sum): (&f32, &i32), total: &mut [f32; ROWS]) {
+        let sums = self.levels.taken_from::<D>(sums, segment, sum);
+        D::finish(sums, &self.row_scales[segment], scale, total);
+        self.levels.added_to(total, segment, sum, scale);
+    }
+
+    /// Times many vectors, some columns of all of them at a time: their codes stay in the first-level cache.
+    #[inline(always)]
+    fn many<D: Dot, const BITS: u32, const FIELDS: usize>(self, inputs: Integers<'_, FIELDS>, out: &mut [[f32; ROWS]]) {
+        out.fill([0.0; ROWS]);
+        let (segments, each) = (self.row_scales.len(), (SPAN / self.shape.segment).max(1));
+        for first in (0..segments).step_by(each) {
+            let span = first..segments.min(first + each);
+            let mut at = 0;
+            while at < out.len() {
+                at += match out.len() - at {
+                    8.. if D::WIDE && each == 1 => self.some::<D, BITS, FIELDS, 8>(inputs, span.clone(), at, out),
+                    4.. => self.some::<D, BITS, FIELDS, 4>(inputs, span.clone(), at, out),
+                    2.. => self.some::<D, BITS, FIELDS, 2>(inputs, span.clone(), at, out),
+                    _ => self.some::<D, BITS, FIELDS, 1>(inputs, span.clone(), at, out),
+                };
+            }
+        }
+    }
+
+    /// Some segments and `B` vectors: each code is read once for all of them. Gives `B`.
+    #[inline(always)]
+    fn some<D: Dot, const BITS: u32, const FIELDS: usize, const B: usize>(
         self,
         inputs: Integers<'_, FIELDS>,
+        span: Range<usize>,
         at: usize,
         out: &mut [[f32; ROWS]],
-        batch: usize,
     ) -> usize {
-        let (chunks, segments) = (self.codes.len() / P, self.row_scales.len() / P);
-        let each = self.shape.segment_chunks();
-        let mut totals = [[[0.0; ROWS]; B]; P];
-        for segment in 0..segments {
-            let range = segment * each..chunks.min((segment + 1) * each);
-            let (mut codes, mut words) = ([&self.codes[..0]; P], [&inputs.words[..0]; B]);
-            for (p, codes) in codes.iter_mut().enumerate() {
-                *codes = &self.codes[p * chunks..][range.clone()];
-            }
+        let (chunks, segments) = (self.codes.len(), self.row_scales.len());
+        // While the second vectors are multiplied, what the first ones will wait for.
+        let end = self.shape.chunks(span.end - 1).end;
+        let mut next = match self.codes.get(end..) {
+            _ if at != B => &[],
+            Some(next) if !next.is_empty() => next,
+            _ => self.after,
+        };
+        let mut totals = [[0.0; ROWS]; B];
+        totals.copy_from_slice(&out[at..at + B]);
+        for segment in span {
+            let range = self.shape.chunks(segment);
+            let codes = &self.codes[range.clone()];
+            let mut words = [&inputs.words[..0]; B];
             for (b, words) in words.iter_mut().enumerate() {
                 *words = &inputs.words[(at + b) * chunks..][range.clone()];
             }
-            let mut all = [[D::zero(); B]; P];
-            for i in 0..range.len() {
-                let mut bytes = [D::load(&codes[0][i]); P];
-                for (bytes, codes) in bytes.iter_mut().zip(&codes).skip(1) {
-                    *bytes = D::load(&codes[i]);
+            let mut sums = [D::zero(); B];
+            for (i, codes) in codes.iter().enumerate() {
+                let bytes = D::load(codes);
+                if let Some((chunk, rest)) = next.split_first() {
+                    D::prefetch(chunk);
+                    next = rest;
                 }
                 for field in 0..FIELDS {
-                    let mut codes = bytes;
-                    for codes in &mut codes {
-                        *codes = D::field::<BITS>(*codes, field as u32 * BITS);
-                    }
-                    for (b, words) in words.iter().enumerate() {
-                        let word = D::word::<BITS>(words[i][field]);
-                        for (all, &codes) in all.iter_mut().zip(&codes) {
-                            all[b] = D::add::<BITS>(all[b], codes, word);
-                        }
+                    let codes = D::field::<BITS>(bytes, field as u32 * BITS);
+                    for (sums, words) in sums.iter_mut().zip(&words) {
+                        *sums = D::add::<BITS>(*sums, codes, D::word::<BITS>(words[i][field]));
                     }
                 }
             }
-            for (p, (all, totals)) in all.iter().zip(&mut totals).enumerate() {
-                let own = p * segments + segment;
-                for (b, (&all, total)) in all.iter().zip(totals).enumerate() {
-                    let place = (at + b) * segments + segment;
-                    let all = self.zeros.taken_from::<D>(all, own, inputs.sums[place]);
-                    D::finish(all, &self.row_scales[own], inputs.scales[place], total);
-                }
+            for (b, (sums, total)) in sums.into_iter().zip(&mut totals).enumerate() {
+                let place = (at + b) * segments + segment;
+                self.add_segment::<D>(sums, segment, (&inputs.scales[place], &inputs.sums[place]), total);
             }
         }
-        for (p, totals) in totals.iter().enumerate() {
-            out[p * batch + at..][..B].copy_from_slice(totals);
-        }
+        out[at..at + B].copy_from_slice(&totals);
         B
     }
 }
 
+/// Columns whose codes are multiplied by all vectors before the next ones.
+const SPAN: usize = 1024;
+
 /// Sums that do not wait for one another; each is of one field.
 const PARTS: usize = 4;
+
+/// Sums of the products of a segment. Those of neighbouring chunks and fields do not wait for one another.
+#[inline(always)]
+fn segment_sums<D: Dot, const BITS: u32, const FIELDS: usize>(
+    codes: &[[u8; CHUNK]],
+    words: &[[i32; FIELDS]],
+) -> D::Sums {
+    let mut parts = [D::zero(); PARTS];
+    let (wholes, rest) = codes.as_chunks::<PARTS>();
+    let (word_wholes, word_rest) = words.as_chunks::<PARTS>();
+    for (codes, words) in wholes.iter().zip(word_wholes) {
+        for (i, (codes, words)) in codes.iter().zip(words).enumerate() {
+            fields::<D, BITS, FIELDS>(&mut parts, i, codes, words);
+        }
+    }
+    for (i, (codes, words)) in rest.iter().zip(word_rest).enumerate() {
+        fields::<D, BITS, FIELDS>(&mut parts, i, codes, words);
+    }
+    // First those of a field, so that each is unscaled once.
+    let (own, more) = parts.split_at_mut(FIELDS);
+    for more in more.chunks_exact(FIELDS) {
+        own.iter_mut().zip(more).for_each(|(own, more)| *own = D::plus(*own, *more));
+    }
+    let mut all = own[0];
+    for (field, own) in own.iter().enumerate().skip(1) {
+        all = D::plus(all, D::unscale(*own, field as u32 * BITS));
+    }
+    all
+}
 
 /// Adds all fields of a chunk, which is the `index`th of some.
 #[inline(always)]
@@ -356,79 +406,5 @@ fn fields<D: Dot, const BITS: u32, const FIELDS: usize>(
         let part = &mut parts[(index * FIELDS + field) % PARTS];
         let codes = D::scaled_field::<BITS>(codes, field as u32 * BITS);
         *part = D::add::<BITS>(*part, codes, D::word::<BITS>(word));
-    }
-}
-
-impl Kernel for Products<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        match self.panels.shape.bits {
-            2 => self.float::<2, 4>(),
-            4 => self.float::<4, 2>(),
-            _ => self.float::<8, 1>(),
-        }
-    }
-}
-
-impl Products<'_> {
-    #[inline(always)]
-    fn float<const BITS: u32, const FIELDS: usize>(self) {
-        let Vectors::Float(x) = self.vectors else { return };
-        let Panels { shape, codes, scales, zeros } = self.panels;
-        let (chunks, segments) = (shape.all_chunks(), shape.segments());
-        let x = x.as_chunks::<FIELDS>().0;
-        let panels =
-            codes.chunks_exact(chunks).zip(scales.chunks_exact(segments)).zip(self.out.chunks_exact_mut(self.batch));
-        for (panel, ((codes, scales), out)) in panels.enumerate() {
-            for (out, x) in out.iter_mut().zip(x.chunks_exact(chunks)) {
-                let mut total = [0f32; ROWS];
-                let each = shape.segment_chunks();
-                for (segment, ((codes, x), scales)) in codes.chunks(each).zip(x.chunks(each)).zip(scales).enumerate() {
-                    let mut own = [0f32; ROWS];
-                    match zeros {
-                        Zeros::All(zero) => own.fill(zero.into()),
-                        Zeros::Each(zeros) => {
-                            own.iter_mut()
-                                .zip(zeros[panel * segments + segment])
-                                .for_each(|(own, zero)| *own = zero.into());
-                        }
-                    }
-                    let mut sums = [0f32; ROWS];
-                    for (codes, x) in codes.iter().zip(x) {
-                        add_float::<BITS, FIELDS>(&mut sums, codes, &own, x);
-                    }
-                    for ((total, sum), scale) in total.iter_mut().zip(sums).zip(scales) {
-                        *total += sum * scale;
-                    }
-                }
-                *out = total;
-            }
-        }
-    }
-}
-
-/// `sums[r] += Σ (code - zero) * x` over the columns of a chunk, in order.
-#[inline(always)]
-fn add_float<const BITS: u32, const FIELDS: usize>(
-    sums: &mut [f32; ROWS],
-    codes: &[u8; CHUNK],
-    zeros: &[f32; ROWS],
-    x: &[[f32; 4]; FIELDS],
-) {
-    let mut lanes = [0u32; ROWS];
-    for (lane, bytes) in lanes.iter_mut().zip(codes.as_chunks::<4>().0) {
-        *lane = u32::from_le_bytes(*bytes);
-    }
-    for (field, x) in x.iter().enumerate() {
-        for (j, x) in x.iter().enumerate() {
-            let shift = 8 * j as u32 + field as u32 * BITS;
-            for ((sum, lane), zero) in sums.iter_mut().zip(lanes).zip(zeros) {
-                // Through a signed number: there is an instruction for it everywhere.
-                let code = (lane >> shift & (0xff >> (8 - BITS))).cast_signed() as f32;
-                *sum += (code - zero) * x;
-            }
-        }
     }
 }

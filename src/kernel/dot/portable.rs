@@ -16,6 +16,9 @@ impl Dot for Portable {
     }
 
     #[inline(always)]
+    fn prefetch(_: &[u8; CHUNK]) {}
+
+    #[inline(always)]
     fn load(chunk: &[u8; CHUNK]) -> Self::Bytes {
         *chunk
     }

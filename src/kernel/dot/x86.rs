@@ -42,6 +42,12 @@ impl Dot for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(chunk: &[u8; CHUNK]) {
+        // SAFETY: SSE, which every x86-64 has; a prefetch reads nothing that is seen.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(chunk.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn field<const BITS: u32>(bytes: Self::Bytes, shift: u32) -> Self::Bytes {
         [half_field::<BITS>(bytes[0], shift), half_field::<BITS>(bytes[1], shift)]
     }
@@ -165,6 +171,12 @@ impl Dot for Vnni {
     fn load(chunk: &[u8; CHUNK]) -> Self::Bytes {
         // SAFETY: AVX-512 F, see above; a chunk has the 64 bytes that are read, at any alignment.
         unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn prefetch(chunk: &[u8; CHUNK]) {
+        // SAFETY: SSE, which every x86-64 has; a prefetch reads nothing that is seen.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(chunk.as_ptr().cast()) }
     }
 
     #[inline(always)]

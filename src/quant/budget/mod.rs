@@ -37,7 +37,7 @@ impl Candidate {
     /// # Errors
     /// [`Empty`](crate::ErrorKind::Empty) without a choice, [`Argument`](crate::ErrorKind::Argument) for an error that is negative or not
     /// finite, and for more than 2^53 bytes.
-    pub fn new(name: impl Into<String>, choices: Vec<Choice>) -> Result<Self> {
+    pub fn new(name: impl Into<String>, mut choices: Vec<Choice>) -> Result<Self> {
         let name = name.into();
         if choices.is_empty() {
             return Err(Error::empty("choices").in_tensor(&name));
@@ -47,7 +47,11 @@ impl Candidate {
         }
         match choices.iter().find(|choice| !(choice.error >= 0.0 && choice.error.is_finite())) {
             Some(choice) => Err(Error::argument("error", choice.error, "finite and at least 0").in_tensor(&name)),
-            None => Ok(Self { name, choices }),
+            None => {
+                // A negative zero is ordered below zero.
+                choices.iter_mut().for_each(|choice| choice.error += 0.0);
+                Ok(Self { name, choices })
+            }
         }
     }
 
@@ -55,7 +59,8 @@ impl Candidate {
     /// is the mean square of the inputs that meet the weights, or the diagonal of a Hessian; 1 weighs all tensors alike.
     ///
     /// # Errors
-    /// Those of [`quantize`](QuantizerExt::quantize), and of [`new`](Candidate::new).
+    /// [`Argument`](crate::ErrorKind::Argument) for a sensitivity that is negative or not finite; those of
+    /// [`quantize`](QuantizerExt::quantize), and of [`new`](Candidate::new).
     pub fn measured<T: Element>(
         name: impl Into<String>,
         values: TensorRef<'_, T>,
@@ -63,6 +68,9 @@ impl Candidate {
         sensitivity: f64,
     ) -> Result<Self> {
         let name = name.into();
+        if !(sensitivity >= 0.0 && sensitivity.is_finite()) {
+            return Err(Error::argument("sensitivity", sensitivity, "finite and at least 0").in_tensor(&name));
+        }
         let choose = |quantizer: &&dyn Quantizer<T>| {
             let q = quantizer.quantize(TensorRef::from(&values))?;
             let error = q.error(TensorRef::from(&values))?.mse * q.len() as f64 * sensitivity;
@@ -244,7 +252,7 @@ impl Allocation {
         let (error, bytes) = match budget {
             Budget::Bytes(_) => (value, bytes),
             // Another order of summation may round beyond it.
-            Budget::Error(limit) => (error.min(limit), value as usize),
+            Budget::Error(limit) => (error.min(limit + 0.0), value as usize),
         };
         Self { choices: picks, chosen, bytes, error, bound, optimal: exact }
     }
@@ -360,6 +368,29 @@ mod tests {
         let measured = |x: &[f32]| Candidate::measured("c", TensorRef::from(x), &[&symmetric], 1.0);
         assert_eq!(measured(&[f32::NAN]).unwrap_err().tensor(), Some("c"));
         assert_eq!(measured(&[7.0, 1.0]).unwrap().choices()[0].error, 0.0);
+    }
+
+    #[test]
+    fn sensitivities_are_checked_and_zeros_have_no_sign() {
+        let symmetric = Symmetric::new(4).unwrap();
+        let x = [7.0f32, 1.3];
+        let measured = |sensitivity| Candidate::measured("c", TensorRef::from(&x), &[&symmetric], sensitivity);
+        for bad in [-1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -f64::MIN_POSITIVE] {
+            let error = measured(bad).unwrap_err();
+            assert_eq!((error.kind(), error.tensor()), (ErrorKind::Argument, Some("c")));
+            assert!(error.to_string().contains("sensitivity"), "{error}");
+        }
+        // Finite, but not what it makes of the error.
+        assert!(measured(f64::MAX).is_ok());
+        let far = Candidate::measured("c", TensorRef::from(&[3e38f32, 2e37]), &[&symmetric], f64::MAX);
+        assert!(far.unwrap_err().to_string().contains("error is inf"));
+        for zero in [measured(-0.0), Candidate::new("c", vec![choice(1, -0.0)])] {
+            assert_eq!(zero.unwrap().choices()[0].error.to_bits(), 0);
+        }
+        // The lighter of two without error, whatever the signs.
+        let signs = Candidate::new("c", vec![choice(9, -0.0), choice(4, 0.0), choice(7, -0.0)]).unwrap();
+        let plan = allocate(&[signs], Budget::Error(-0.0)).unwrap();
+        assert_eq!((plan.choices(), plan.bytes(), plan.error().to_bits()), (&[1][..], 4, 0));
     }
 
     #[test]

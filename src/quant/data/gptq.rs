@@ -30,7 +30,8 @@ use std::marker::PhantomData;
 /// ```
 ///
 /// Levels are fitted to the original weights; those of [groups](crate::quant::Affine::per_group) to what the weights
-/// have become when the group's turn comes, unless the order is another than that of the inputs. An output (a row of
+/// have become when the group's turn comes (at most the largest number, or half of it where a step would else be infinite), unless the
+/// order is another than that of the inputs. An output (a row of
 /// `W`) whose error, measured over the samples, is then larger than that of rounding to nearest is rounded to nearest:
 /// no output is worse. Weights of an input that was always 0 are rounded to nearest.
 ///

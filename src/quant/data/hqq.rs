@@ -43,7 +43,7 @@ use crate::{
 /// | `beta` | 10 | above 0 | how little is forgiven at first |
 /// | `growth` | 1.01 | at least 1 | of `beta`, each iteration |
 /// | `iterations` | 20 | at least 1 | |
-/// | granularity | the tensor | [`per_channel`](Hqq::per_channel), [`per_group`](Hqq::per_group) | what shares levels |
+/// | granularity | the tensor | [`per_channel`](Hqq::per_channel), [`per_group`](Hqq::per_group), [`per_block`](Hqq::per_block) | what shares levels |
 ///
 /// ```
 /// use lapidary::{QuantizerExt, quant::{Hqq, MinMax}};
@@ -89,6 +89,14 @@ impl Hqq {
     /// [`Argument`](crate::ErrorKind::Argument) when `size` is 0.
     pub fn per_group(self, size: usize) -> Result<Self> {
         Ok(Self { levels: self.levels.per_group(size)?, ..self })
+    }
+
+    /// Levels for each `size` neighbours along `axis`, counted from 0.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when `size` is 0.
+    pub fn per_block(self, axis: usize, size: usize) -> Result<Self> {
+        Ok(Self { levels: self.levels.per_block(axis, size)?, ..self })
     }
 
     /// The `p` of the norm.
@@ -276,12 +284,14 @@ mod tests {
         let tensor = TensorRef::new(&x, &shape).unwrap();
         let hqq = Hqq::new(2).unwrap();
         type GroupOf = fn(usize) -> usize;
-        let cases: [(Hqq, GroupOf); 5] = [
+        let cases: [(Hqq, GroupOf); 7] = [
             (hqq, |_| 0),
             (hqq.per_channel(0), |i| i / 20),
             (hqq.per_channel(1), |i| i / 5 % 4),
             (hqq.per_channel(2), |i| i % 5),
             (hqq.per_group(3).unwrap(), |i| i / 5 * 2 + i % 5 / 3),
+            (hqq.per_block(0, 2).unwrap(), |i| i / 40 * 20 + i % 20),
+            (hqq.per_block(1, 3).unwrap(), |i| (i / 20 * 2 + i / 5 % 4 / 3) * 5 + i % 5),
         ];
         for (quantizer, group) in cases {
             let q = quantizer.quantize(&tensor).unwrap();
@@ -312,6 +322,7 @@ mod tests {
     fn hyper_parameters_are_checked() {
         let hqq = Hqq::new(4).unwrap();
         assert!(Hqq::new(0).is_err() && Hqq::new(9).is_err() && hqq.per_group(0).is_err());
+        assert!(hqq.per_block(0, 0).is_err());
         assert!(hqq.with_norm(0.0).is_err() && hqq.with_norm(1.1).is_err() && hqq.with_norm(f64::NAN).is_err());
         assert!(
             hqq.with_beta(0.0, 1.0).is_err() && hqq.with_beta(1.0, 0.9).is_err() && hqq.with_iterations(0).is_err()

@@ -37,7 +37,7 @@ impl<R: Real> Turns for Levels<'_, R> {
             values.iter_mut().zip(turn.each_row().flatten()).for_each(|(value, w)| *value = limited(w));
             let scheme = self.scheme.per_row();
             let mut fitted = Quantizer::<R>::layout(&scheme, &shape)?;
-            scheme.fit(TensorRef::new(&values, &shape)?, &mut fitted)?;
+            fit_limited(&scheme, &mut values, &mut fitted)?;
             let cols = self.tensor.shape().last().copied().unwrap_or(1);
             let (groups, group) = (cols.div_ceil(size), turn.range.start / size);
             let places = (0..turn.rows).map(|row| (row, row * groups + group));
@@ -45,4 +45,21 @@ impl<R: Real> Turns for Levels<'_, R> {
         }
         Ok(ToLevels { nearest: self.scheme.nearest(self.tensor), layout: self.tensor.layout() })
     }
+}
+
+/// Fits levels to rows; one whose step would be infinite counts as limited to half the largest number. One step from the one largest number
+/// to the other is none itself; from half of it to half of the other it is.
+fn fit_limited<R: Real>(scheme: &Scheme, values: &mut [R], q: &mut QTensor) -> Result<()> {
+    let shape = [q.shape()[0], q.shape()[1]];
+    if scheme.fit(TensorRef::new(values, &shape)?, q).is_ok() {
+        return Ok(());
+    }
+    let half = R::LARGEST / 2.0;
+    let mut alone = Quantizer::<R>::layout(scheme, &[1, shape[1]])?;
+    for row in values.chunks_exact_mut(shape[1]) {
+        if scheme.fit(TensorRef::new(row, &[1, shape[1]])?, &mut alone).is_err() {
+            row.iter_mut().for_each(|x| *x = R::from_f64(x.to_f64().clamp(-half, half)));
+        }
+    }
+    scheme.fit(TensorRef::new(values, &shape)?, q)
 }

@@ -302,12 +302,17 @@ impl MatMulNBits {
         &self.zero_points
     }
 
-    fn scale(&self, block: usize) -> f64 {
+    /// Whether integer zero points are stored.
+    pub(super) fn zeros_are_packed(&self) -> bool {
+        matches!(self.zero_points, ZeroPoints::Packed(_))
+    }
+
+    pub(super) fn scale(&self, block: usize) -> f64 {
         self.scales.numbers().get(block)
     }
 
     /// The codes of `[N, K]`, without those that fill up.
-    fn codes(&self) -> Result<Vec<u8>> {
+    pub(super) fn codes(&self) -> Result<Vec<u8>> {
         let k = self.shape[1];
         unpack_rows(&self.packed, k.div_ceil(self.block_size) * self.block_size, k, self.bits)
     }

@@ -7,7 +7,7 @@
 //! | [`GgmlType`] | the blocks of GGUF files | to one exact; from one exact where the levels are the same, else measured |
 //!
 //! [`OrtRoundToNearest`] quantizes as ONNX Runtime does, and [`GgmlType::encode`] as llama.cpp does, where its format
-//! says how.
+//! says how. What that can have cost is [certified](crate::quant::Certificate) from what is stored.
 
 mod gguf;
 mod matmul_nbits;

@@ -3,6 +3,7 @@
 use super::matmul_nbits::{MatMulNBits, ZeroPoints, check_form, pack_rows, whole_blocks};
 use crate::{
     error::{Error, Result},
+    quant::certificate::{Certificate, certify_blocks},
     tensor::{Scales, TensorRef, Values, qtensor::check_finite, view::filled},
 };
 
@@ -20,7 +21,13 @@ use crate::{
 ///
 /// A symmetric scale is negative where the largest number is positive, so that it has the code 0. The codes that fill
 /// up the last block of a row are 0. A block whose numbers are so small (subnormal) that its scale rounds to 0 decodes
-/// to 0.
+/// to 0. So, with the scale as it is stored,
+///
+/// ```text
+/// |x - x'| <= |scale| * (1/2 + 2^(b-20)) + 2^(b-150)           symmetric, and q the highest code: 1 in place of 1/2
+/// ```
+///
+/// since the unrounded zero point is at most half a step from the rounded one, and so `x` from the levels' ends.
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
@@ -31,8 +38,11 @@ use crate::{
 /// ```
 /// use lapidary::{TensorRef, quant::layout::OrtRoundToNearest};
 /// let weights: Vec<f32> = (0..64).map(|i| (i as f32 * 0.7).sin()).collect();
-/// let b = OrtRoundToNearest::new(4, 32)?.symmetric().quantize(TensorRef::new(&weights, &[2, 32])?)?;
+/// let quantizer = OrtRoundToNearest::new(4, 32)?.symmetric();
+/// let b = quantizer.quantize(TensorRef::new(&weights, &[2, 32])?)?;
 /// assert_eq!((b.packed().len(), b.scales().len()), (32, 2));
+/// let bound = quantizer.certificate(&b)?.max_abs();
+/// assert!(weights.iter().zip(b.dequantize()?).all(|(x, y)| f64::from((x - y).abs()) <= bound) && bound < 0.126);
 /// # Ok::<(), lapidary::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +109,37 @@ impl OrtRoundToNearest {
         let packed = pack_rows(&codes, blocks * self.block_size, self.bits)?;
         let scales = Scales::from(Values::F32(scales));
         MatMulNBits::new([n, k], self.bits, self.block_size, packed, scales, zero_points)
+    }
+
+    /// How far the weights that `b` was [quantized](OrtRoundToNearest::quantize) from, by this quantizer, can be from what it
+    /// [decodes](MatMulNBits::dequantize) to; a group is a block. Only `b` is read: it says nothing about codes that something else chose.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when `b` has other bits, blocks, scales or zero points than this quantizer makes.
+    pub fn certificate(&self, b: &MatMulNBits) -> Result<Certificate> {
+        let zeros = if self.symmetric { *b.zero_points() == ZeroPoints::Middle } else { b.zeros_are_packed() };
+        let singles = matches!(b.scales(), Scales::Full(Values::F32(_)));
+        if (b.bits(), b.block_size(), zeros, singles) != (self.bits, self.block_size, true, true) {
+            let found =
+                format!("of {} bits in blocks of {}, scales in {}", b.bits(), b.block_size(), b.scales().form());
+            return Err(Error::argument("matrix", found, "laid out by this quantizer"));
+        }
+        let ([_, k], codes) = (b.shape(), b.codes()?);
+        let blocks = k.div_ceil(self.block_size);
+        let top = (1u32 << self.bits) - 1;
+        // The products with the reciprocal, the sums and the scale itself: 16 roundings of a number up to 2^b are more than there are.
+        let rounding = f64::from(top + 1) * 2f64.powi(-20);
+        // A subnormal scale is off by half the distance of such numbers, and the range by that of each step.
+        let subnormal = f64::from(top) * 2f64.powi(-150);
+        Ok(certify_blocks(&b.shape(), self.block_size, |block, bounds| {
+            let scale = b.scale(block).abs();
+            let codes = &codes[block / blocks * k + block % blocks * self.block_size..];
+            for (bound, &code) in bounds.iter_mut().zip(codes) {
+                // The level opposite to the largest number is missing.
+                let reach = if self.symmetric && u32::from(code) == top { 1.0 } else { 0.5 };
+                *bound = scale * (reach + rounding) + subnormal;
+            }
+        }))
     }
 
     fn top(&self) -> f32 {

@@ -3,6 +3,7 @@
 use crate::kernel::{
     isa::{Isa, Kernel},
     parallel::{GRAIN, Work, execute},
+    rows::Cut,
 };
 use half::f16;
 use std::marker::PhantomData;
@@ -39,7 +40,7 @@ pub(super) fn decode_blocks<B: Block<LEN, BYTES>, const LEN: usize, const BYTES:
     values: &mut [f32],
 ) {
     let (bytes, values) = (bytes.as_chunks().0, values.as_chunks_mut().0);
-    execute(Decode::<B, LEN, BYTES> { bytes, values, of: PhantomData });
+    execute(Blocks::<B, _, _, LEN> { bytes, values, first: 0, of: PhantomData });
 }
 
 /// `values` are whole blocks, and `bytes` as many.
@@ -48,67 +49,26 @@ pub(super) fn encode_blocks<B: Block<LEN, BYTES>, const LEN: usize, const BYTES:
     bytes: &mut [u8],
 ) -> Outcome {
     let (values, bytes) = (values.as_chunks().0, bytes.as_chunks_mut().0);
-    execute(Encode::<B, LEN, BYTES> { values, bytes, first: 0, of: PhantomData })
+    execute(Blocks::<B, _, _, LEN> { bytes, values, first: 0, of: PhantomData })
 }
 
-struct Decode<'a, B, const LEN: usize, const BYTES: usize> {
-    bytes: &'a [[u8; BYTES]],
-    values: &'a mut [[f32; LEN]],
-    of: PhantomData<fn() -> B>,
-}
-
-impl<B: Block<LEN, BYTES>, const LEN: usize, const BYTES: usize> Work for Decode<'_, B, LEN, BYTES> {
-    type Output = ();
-
-    fn len(&self) -> usize {
-        self.values.len()
-    }
-
-    fn chunk(&self) -> usize {
-        GRAIN / LEN
-    }
-
-    fn elements(&self) -> usize {
-        self.values.len() * LEN
-    }
-
-    fn split_at(self, mid: usize) -> (Self, Self) {
-        let (bytes, bytes_right) = self.bytes.split_at(mid);
-        let (values, values_right) = self.values.split_at_mut(mid);
-        (Self { bytes, values, ..self }, Self { bytes: bytes_right, values: values_right, of: PhantomData })
-    }
-
-    fn run(self, isa: Isa) {
-        isa.run(self);
-    }
-
-    fn combine((): (), (): ()) {}
-}
-
-impl<B: Block<LEN, BYTES>, const LEN: usize, const BYTES: usize> Kernel for Decode<'_, B, LEN, BYTES> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for (bytes, values) in self.bytes.iter().zip(self.values) {
-            B::decode(bytes, values);
-        }
-    }
-}
-
-struct Encode<'a, B, const LEN: usize, const BYTES: usize> {
-    values: &'a [[f32; LEN]],
-    bytes: &'a mut [[u8; BYTES]],
+/// Some blocks: their bytes and their values, the ones to read and the others to write.
+struct Blocks<B, Y, V, const LEN: usize> {
+    bytes: Y,
+    values: V,
     /// The number of the first block.
     first: usize,
     of: PhantomData<fn() -> B>,
 }
 
-impl<B: Block<LEN, BYTES>, const LEN: usize, const BYTES: usize> Work for Encode<'_, B, LEN, BYTES> {
+impl<B: 'static, Y: Cut, V: Cut, const LEN: usize> Work for Blocks<B, Y, V, LEN>
+where
+    Self: Kernel<Output = Outcome>,
+{
     type Output = Outcome;
 
     fn len(&self) -> usize {
-        self.values.len()
+        self.values.count()
     }
 
     fn chunk(&self) -> usize {
@@ -116,14 +76,13 @@ impl<B: Block<LEN, BYTES>, const LEN: usize, const BYTES: usize> Work for Encode
     }
 
     fn elements(&self) -> usize {
-        self.values.len() * LEN
+        self.values.count() * LEN
     }
 
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let (values, values_right) = self.values.split_at(mid);
-        let (bytes, bytes_right) = self.bytes.split_at_mut(mid);
-        let right = Self { values: values_right, bytes: bytes_right, first: self.first + mid, of: PhantomData };
-        (Self { values, bytes, ..self }, right)
+        let ((bytes, bytes_right), (values, values_right)) = (self.bytes.cut(mid), self.values.cut(mid));
+        let right = Self { bytes: bytes_right, values: values_right, first: self.first + mid, of: PhantomData };
+        (Self { bytes, values, ..self }, right)
     }
 
     fn run(self, isa: Isa) -> Outcome {
@@ -139,7 +98,23 @@ impl<B: Block<LEN, BYTES>, const LEN: usize, const BYTES: usize> Work for Encode
     }
 }
 
-impl<B: Block<LEN, BYTES>, const LEN: usize, const BYTES: usize> Kernel for Encode<'_, B, LEN, BYTES> {
+impl<B: Block<LEN, BYTES>, const LEN: usize, const BYTES: usize> Kernel
+    for Blocks<B, &[[u8; BYTES]], &mut [[f32; LEN]], LEN>
+{
+    type Output = Outcome;
+
+    #[inline(always)]
+    fn run(self) -> Outcome {
+        for (bytes, values) in self.bytes.iter().zip(self.values) {
+            B::decode(bytes, values);
+        }
+        Outcome::default()
+    }
+}
+
+impl<B: Block<LEN, BYTES>, const LEN: usize, const BYTES: usize> Kernel
+    for Blocks<B, &mut [[u8; BYTES]], &[[f32; LEN]], LEN>
+{
     type Output = Outcome;
 
     #[inline(always)]

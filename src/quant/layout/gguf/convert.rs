@@ -29,12 +29,12 @@ pub struct Converted {
 
 /// Steps and values of code 0 of parts, as they are read.
 #[derive(Default)]
-struct Parts {
-    codes: Vec<u8>,
+pub(super) struct Parts {
+    pub(super) codes: Vec<u8>,
     /// The step of each part, of any sign.
-    steps: Vec<f64>,
+    pub(super) steps: Vec<f64>,
     /// The value of code 0 of each part, for a type that keeps one.
-    lowest: Vec<f64>,
+    pub(super) lowest: Vec<f64>,
 }
 
 impl GgmlType {
@@ -51,20 +51,7 @@ impl GgmlType {
     /// blocks; [`NonFinite`](crate::ErrorKind::NonFinite) for a scale or minimum that is NaN or infinite, with the
     /// number of the block.
     pub fn to_qtensor(self, shape: &[usize], bytes: &[u8]) -> Result<QTensor> {
-        let blocks = self.blocks(shape)?;
-        self.check_bytes(bytes, blocks)?;
-        let mut parts = Parts::default();
-        for (i, block) in bytes.chunks_exact(self.block_bytes()).enumerate() {
-            let places: &[usize] = match self {
-                Self::Q4_0 | Self::Q5_0 | Self::Q8_0 => &[0],
-                Self::Q4_1 | Self::Q5_1 | Self::Q4K => &[0, 2],
-                Self::Q6K => &[208],
-            };
-            if let Some(scale) = places.iter().map(|&at| half(block, at)).find(|scale| !scale.is_finite()) {
-                return Err(Error::non_finite("scales of blocks", i, scale.into()));
-            }
-            parts.read(self, block);
-        }
+        let mut parts = self.read(shape, bytes)?;
         let (size, bits) = self.parts();
         let grid = if parts.lowest.is_empty() { parts.affine(self, size, bits) } else { parts.min_max(size, bits) };
         QTensor::from_codes(shape, bits, Granularity::Group { size }, grid, &parts.codes)
@@ -94,8 +81,27 @@ impl GgmlType {
         Ok(Converted { bytes, exact: error.max_abs == 0.0, error, vanished })
     }
 
+    /// The parts of the blocks of a shape, as they are.
+    pub(super) fn read(self, shape: &[usize], bytes: &[u8]) -> Result<Parts> {
+        let blocks = self.blocks(shape)?;
+        self.check_bytes(bytes, blocks)?;
+        let mut parts = Parts::default();
+        for (i, block) in bytes.chunks_exact(self.block_bytes()).enumerate() {
+            let places: &[usize] = match self {
+                Self::Q4_0 | Self::Q5_0 | Self::Q8_0 => &[0],
+                Self::Q4_1 | Self::Q5_1 | Self::Q4K => &[0, 2],
+                Self::Q6K => &[208],
+            };
+            if let Some(scale) = places.iter().map(|&at| half(block, at)).find(|scale| !scale.is_finite()) {
+                return Err(Error::non_finite("scales of blocks", i, scale.into()));
+            }
+            parts.read(self, block);
+        }
+        Ok(parts)
+    }
+
     /// Elements that share a step, and the bits of a code.
-    fn parts(self) -> (usize, u8) {
+    pub(super) fn parts(self) -> (usize, u8) {
         match self {
             Self::Q4_0 | Self::Q4_1 | Self::Q4K => (32, 4),
             Self::Q5_0 | Self::Q5_1 => (32, 5),

@@ -1,6 +1,7 @@
 //! The block types of GGUF files.
 
 mod blocks;
+mod certify;
 mod convert;
 mod q4_k;
 mod q6_k;
@@ -53,7 +54,8 @@ use simple::{Centred, Q8, Ranged};
 /// Q6K: |x - x'| <= A' / 62 + A (1 / 254 + 2^-11 + 2^-13) + 2^-13
 /// ```
 ///
-/// and the root of the mean of these squares bounds that of the block's errors.
+/// and the root of the mean of these squares bounds that of the block's errors. [`certificate`](GgmlType::certificate) bounds each error
+/// from the blocks alone, without `A` and `R`, for all types but `Q4K`.
 ///
 /// ```
 /// use lapidary::quant::layout::GgmlType;

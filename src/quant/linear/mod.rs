@@ -1,28 +1,36 @@
 //! Dense layers that compute with packed weights.
 
+mod weights;
+
 use crate::{
     error::{Error, Result},
     kernel::dot::{
-        CHUNK, ROWS,
+        ROWS,
         inputs::{self, Spread},
-        panel::{MAX_SEGMENT, Panels, Shape, Vectors, Zeros, products},
+        panel::{Vectors, products},
     },
-    tensor::{Granularity, Grid, QTensor, TensorMut, TensorRef, qtensor::check_finite, view::filled},
+    tensor::{QTensor, TensorMut, TensorRef, qtensor::check_finite},
 };
+use weights::Weights;
 
-/// A dense layer `y = activation(W x + b)` whose weights stay in 2, 4 or 8 bits.
+/// A dense layer `y = activation(W x + b)` whose weights stay in few bits.
 ///
 /// ```text
-/// segment  = the columns that share a scale: a group, or the whole row, cut where it is longer than 32,768
-/// s        = max |x| / 127 over the segment, n = round(x / s)                    Inputs::Int8
-/// y[i]     = Σ_segments (Σ_j code[i][j] * n[j] - zero[i] * Σ_j n[j]) * scale[i] * s
-/// y[i]     = Σ_segments (Σ_j (code[i][j] - zero[i]) * x[j]) * scale[i]           Inputs::F32
+/// segment  = the columns that share levels: a group, or the whole row, cut where it is longer than 1,024 (a group into equal parts)
+/// s        = max |x| / 127 over the segment, n = round(x / s)                               Inputs::Int8
+/// y[i]     = Σ_segments (Σ_j code[i][j] * n[j] - zero[i] * Σ_j n[j]) * scale[i] * s          affine
+/// y[i]     = Σ_segments (Σ_j code[i][j] * n[j]) * step[i] * s + min[i] * (Σ_j n[j]) * s      min-max
+///                                                                                           Inputs::F32
+/// y[i]     = Σ_segments (Σ_j (code[i][j] - zero[i]) * x[j]) * scale[i]                       affine
+/// y[i]     = Σ_segments Σ_j (code[i][j] * step[i] + min[i]) * x[j]                           min-max
+/// y[i]     = Σ_segments (Σ_j level[code[i][j]] * x[j]) * scale[i]                            listed levels, also for Int8
 /// y[i]     = activation(y[i] + b[i])
 /// ```
 ///
 /// The inner sums of `Int8` are exact integers, and segments are added in order in `f32`, so that every instruction set and number of
 /// threads gives the same bits; so do the sums of `F32`, column by column in a segment. Weights are laid out anew once, sixteen rows beside one
-/// another; AVX-512 VNNI, AVX2 and plain code multiply them four columns at a time.
+/// another, in 2, 4 or 8 bits; AVX-512 VNNI, AVX2 and plain code multiply them four columns at a time. Listed levels are looked up
+/// one by one, which takes several times as long.
 ///
 /// | name | default | purpose |
 /// |---|---|---|
@@ -43,11 +51,7 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Linear {
-    shape: Shape,
-    codes: Vec<[u8; CHUNK]>,
-    scales: Vec<[f32; ROWS]>,
-    /// Where they differ.
-    zeros: Option<Vec<[u8; ROWS]>>,
+    weights: Weights,
     bias: Option<Vec<f32>>,
     activation: Activation,
     inputs: Inputs,
@@ -57,7 +61,7 @@ pub struct Linear {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Inputs {
-    /// Rounded to 8 bits on the fly, with a scale for each segment: fastest.
+    /// Rounded to 8 bits on the fly, with a scale for each segment: fastest. Where levels are listed, as [`F32`](Inputs::F32).
     #[default]
     Int8,
     /// As they are: no error but that of the weights.
@@ -123,67 +127,11 @@ impl Linear {
     /// A layer of the weights `q`, of shape `[outputs, inputs]`.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) unless `q` has two axes, 2, 4 or 8 bits, an [affine](Grid::Affine) grid, and one scale for
-    /// all, each row, or each group of up to 32,768 neighbours of a row; or when a scale is no `f32` above 0.
+    /// [`Argument`](crate::ErrorKind::Argument) unless `q` has two axes, at most 8 bits, and levels for all, each row, or each group of
+    /// up to 32,768 neighbours of a row; or when a scale is no `f32` above 0, or a level no finite one.
     pub fn new(q: &QTensor) -> Result<Self> {
-        let &[rows, cols] = q.shape() else {
-            return Err(Error::argument("weights", format!("{:?}", q.shape()), "a matrix of [outputs, inputs]"));
-        };
-        if !matches!(q.bits(), 2 | 4 | 8) {
-            return Err(Error::argument("bits", q.bits(), "2, 4 or 8"));
-        }
-        let Grid::Affine { scale, zero_point } = q.grid() else {
-            return Err(Error::argument("levels", q.grid().form(), "affine"));
-        };
-        let (group, groups_of) = match q.granularity() {
-            Granularity::Tensor => (cols, Row::All),
-            Granularity::Channel { axis: 0 } => (cols, Row::One),
-            Granularity::Group { size } | Granularity::Block { axis: 1, size } => (size.min(cols), Row::Groups),
-            other => return Err(Error::argument("granularity", format!("{other:?}"), "of rows or their neighbours")),
-        };
-        if group > MAX_SEGMENT && group < cols {
-            return Err(Error::argument("group size", group, "at most 32,768, or the whole row"));
-        }
-        let shape = Shape { rows, cols, bits: q.bits().into(), segment: group.min(MAX_SEGMENT) };
-        let (chunks, segments) = (shape.all_chunks(), shape.segments());
-        let mut codes = filled(shape.panels() * chunks, [0; CHUNK])?;
-        let mut scales = filled(shape.panels() * segments, [0.0; ROWS])?;
-        let mut zeros = zero_point.as_ref().map(|_| filled(shape.panels() * segments, [0; ROWS])).transpose()?;
-        for (row, row_codes) in q.codes().chunks_exact(cols).enumerate() {
-            let (panel, lane) = (row / ROWS, row % ROWS);
-            for segment in 0..segments {
-                let group = match groups_of {
-                    Row::All => 0,
-                    Row::One => row,
-                    Row::Groups => row * cols.div_ceil(group) + segment * shape.segment / group,
-                };
-                let at = panel * segments + segment;
-                let found = scale.get(group).unwrap_or_default();
-                scales[at][lane] = found as f32;
-                if !(scales[at][lane] > 0.0 && scales[at][lane].is_finite()) {
-                    return Err(Error::argument("scale", format!("{found:?} in group {group}"), "an f32 above 0"));
-                }
-                if let (Some(to), Some(from)) = (&mut zeros, zero_point) {
-                    to[at][lane] = from[group] as u8;
-                }
-                let chunks = &mut codes[panel * chunks..][shape.chunks(segment)];
-                let units = row_codes[shape.columns(segment)].chunks(shape.unit());
-                for (chunk, unit) in chunks.iter_mut().zip(units) {
-                    for (i, &code) in unit.iter().enumerate() {
-                        chunk[4 * lane + i % 4] |= (code as u8) << (i / 4 * usize::from(q.bits()));
-                    }
-                }
-            }
-        }
-        Ok(Self {
-            shape,
-            codes,
-            scales,
-            zeros,
-            bias: None,
-            activation: Activation::default(),
-            inputs: Inputs::default(),
-        })
+        let weights = Weights::new(q)?;
+        Ok(Self { weights, bias: None, activation: Activation::default(), inputs: Inputs::default() })
     }
 
     /// Adds a number to each output.
@@ -192,8 +140,8 @@ impl Linear {
     /// [`Shape`](crate::ErrorKind::Shape) when there is not one for each output, [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or an
     /// infinity.
     pub fn with_bias(mut self, bias: &[f32]) -> Result<Self> {
-        if bias.len() != self.shape.rows {
-            return Err(Error::shape("bias", &[self.shape.rows], &[bias.len()]));
+        if bias.len() != self.weights.shape.rows {
+            return Err(Error::shape("bias", &[self.weights.shape.rows], &[bias.len()]));
         }
         check_finite("bias", bias)?;
         self.bias = Some(bias.into());
@@ -212,10 +160,10 @@ impl Linear {
         Self { inputs, ..self }
     }
 
-    /// Bytes of the codes, scales and zero points as they are laid out.
+    /// Bytes of the codes and levels as they are laid out.
     #[must_use]
     pub fn byte_size(&self) -> usize {
-        size_of_val(&*self.codes) + size_of_val(&*self.scales) + self.zeros.as_deref().map_or(0, size_of_val)
+        self.weights.byte_size()
     }
 
     /// The outputs of one vector, or of many: `x` has the shape `[inputs]` or `[.., inputs]`, `y` the same with outputs for inputs. Does
@@ -233,7 +181,8 @@ impl Linear {
         workspace: &mut Workspace,
     ) -> Result<()> {
         let (x, mut y) = (x.into(), y.into());
-        let Shape { rows, cols, .. } = self.shape;
+        let shape = self.weights.shape;
+        let (rows, cols) = (shape.rows, shape.cols);
         let many = match x.shape() {
             [many @ .., last] if *last == cols => many,
             other => return Err(Error::shape("inputs", &[cols], other)),
@@ -247,25 +196,23 @@ impl Linear {
             return Ok(());
         }
         let Workspace { words, floats, scales, sums, outputs } = workspace;
-        let (words_each, segments) = (self.shape.all_chunks() * self.shape.unit() / 4, self.shape.segments());
+        let (words_each, segments) = (shape.all_chunks() * shape.unit() / 4, shape.segments());
         let vectors = match self.inputs {
-            Inputs::Int8 => {
+            Inputs::Int8 if !self.weights.is_listed() => {
                 resize(words, batch, words_each, 0)?;
                 resize(scales, batch, segments, 0.0)?;
                 resize(sums, batch, segments, 0)?;
-                inputs::to_integers(self.shape, x.as_slice(), Spread { words, scales, sums });
+                inputs::to_integers(shape, x.as_slice(), Spread { words, scales, sums });
                 Vectors::Small { words, scales, sums }
             }
-            Inputs::F32 => {
+            Inputs::Int8 | Inputs::F32 => {
                 resize(floats, batch, words_each, [0.0; 4])?;
-                inputs::spread(self.shape, x.as_slice(), floats);
+                inputs::spread(shape, x.as_slice(), floats);
                 Vectors::Float(floats)
             }
         };
-        resize(outputs, batch, self.shape.panels(), [0.0; ROWS])?;
-        let zeros = self.zeros.as_deref().map_or(Zeros::All(1 << (self.shape.bits - 1)), Zeros::Each);
-        let panels = Panels { shape: self.shape, codes: &self.codes, scales: &self.scales, zeros };
-        products(panels, vectors, batch, outputs);
+        resize(outputs, batch, shape.panels(), [0.0; ROWS])?;
+        products(self.weights.panels(), vectors, batch, outputs);
         for (b, y) in y.as_mut_slice().chunks_exact_mut(rows).enumerate() {
             for (panel, y) in y.chunks_mut(ROWS).enumerate() {
                 y.copy_from_slice(&outputs[panel * batch + b][..y.len()]);
@@ -279,21 +226,13 @@ impl Linear {
     }
 }
 
-/// The scales of a row.
-#[derive(Clone, Copy)]
-enum Row {
-    /// That of all rows.
-    All,
-    One,
-    Groups,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        ErrorKind, QuantizerExt, Values,
-        quant::{Affine, MinMax, Symmetric},
+        ErrorKind, Granularity, Grid, QuantizerExt, Values,
+        kernel::dot::panel::MAX_SEGMENT,
+        quant::{Affine, KMeans, MinMax, Symmetric, Table},
     };
 
     fn numbers(n: usize) -> Vec<f32> {
@@ -302,22 +241,43 @@ mod tests {
 
     /// The formula, one output at a time.
     fn plain(q: &QTensor, x: &[f32], segment: usize, group: impl Fn(usize, usize) -> usize, exact: bool) -> Vec<f32> {
-        let Grid::Affine { scale, zero_point } = q.grid() else { panic!() };
         let (rows, cols) = (q.shape()[0], q.shape()[1]);
-        let codes = q.codes();
+        let (codes, top) = (q.codes(), f64::from((1u32 << q.bits()) - 1));
         let row = |row: usize| {
             let mut y = 0f32;
             for (s, x) in x.chunks(segment).enumerate() {
                 let g = group(row, s);
-                let w_scale = scale.get(g).unwrap() as f32;
-                let zero = i64::from(zero_point.as_ref().map_or(1 << (q.bits() - 1), |zeros| zeros[g]));
-                let steps = codes[row * cols + s * segment..].iter().map(|&code| i64::from(code) - zero);
-                if exact {
-                    y += steps.zip(x).fold(0f32, |sum, (step, x)| sum + step as f32 * x) * w_scale;
-                } else {
-                    let scale = (x.iter().fold(0f32, |a, x| a.max(x.abs())) / 127.0).max(f32::MIN_POSITIVE);
-                    let sum: i64 = steps.zip(x).map(|(step, x)| step * (x / scale).round_ties_even() as i64).sum();
-                    y += sum as f32 * w_scale * scale;
+                let codes = codes[row * cols + s * segment..].iter();
+                let listed = |levels: &Values, from: usize, scale: f32| {
+                    let levels = codes.clone().map(|&code| levels.get(from + usize::from(code)).unwrap() as f32);
+                    levels.zip(x).fold(0f32, |sum, (level, x)| sum + level * x) * scale
+                };
+                let scale = (x.iter().fold(0f32, |a, x| a.max(x.abs())) / 127.0).max(f32::MIN_POSITIVE);
+                let n = || x.iter().map(|x| (x / scale).round_ties_even() as i64);
+                match q.grid() {
+                    Grid::Affine { scale: scales, zero_point } => {
+                        let w_scale = scales.get(g).unwrap() as f32;
+                        let zero = i64::from(zero_point.as_ref().map_or(1 << (q.bits() - 1), |zeros| zeros[g]));
+                        let steps = codes.map(|&code| i64::from(code) - zero);
+                        y += if exact {
+                            steps.zip(x).fold(0f32, |sum, (step, x)| sum + step as f32 * x) * w_scale
+                        } else {
+                            steps.zip(n()).map(|(step, n)| step * n).sum::<i64>() as f32 * w_scale * scale
+                        };
+                    }
+                    Grid::MinMax { min, max } => {
+                        let (min, max) = (min.get(g).unwrap(), max.get(g).unwrap());
+                        let (step, min) = ((max / top - min / top) as f32, min as f32);
+                        if exact {
+                            y += codes.zip(x).fold(0f32, |sum, (&code, x)| sum + (f32::from(code) * step + min) * x);
+                        } else {
+                            let sum: i64 = codes.zip(n()).map(|(&code, n)| i64::from(code) * n).sum();
+                            y += sum as f32 * step * scale;
+                            y += min * n().sum::<i64>() as f32 * scale;
+                        }
+                    }
+                    Grid::Codebook { levels } => y += listed(levels, g << q.bits(), 1.0),
+                    Grid::Scaled { levels, scale } => y += listed(levels, 0, scale.get(g).unwrap() as f32),
                 }
             }
             y
@@ -330,14 +290,20 @@ mod tests {
         for (rows, cols) in [(1, 1), (3, 5), (16, 32), (17, 33), (40, 100), (15, 259)] {
             let (w, x) = (numbers(rows * cols), numbers(cols * 11));
             let tensor = TensorRef::new(&w, &[rows, cols]).unwrap();
-            for bits in [2, 4, 8] {
-                let (affine, symmetric) = (Affine::new(bits).unwrap(), Symmetric::new(bits).unwrap());
+            for bits in [1, 2, 3, 4, 6, 8] {
+                let (affine, symmetric) = (Affine::new(bits).unwrap(), Symmetric::new(bits.max(2)).unwrap());
+                let (min_max, k_means) = (MinMax::new(bits).unwrap(), KMeans::new(bits).unwrap());
                 let cases: Vec<(QTensor, usize)> = vec![
                     (affine.quantize(&tensor).unwrap(), cols),
                     (affine.per_channel(0).quantize(&tensor).unwrap(), cols),
                     (affine.per_group(7).unwrap().quantize(&tensor).unwrap(), 7),
                     (symmetric.full_range().per_group(32).unwrap().quantize(&tensor).unwrap(), 32),
                     (symmetric.per_block(1, 16).unwrap().quantize(&tensor).unwrap(), 16),
+                    (min_max.quantize(&tensor).unwrap(), cols),
+                    (min_max.per_group(9).unwrap().quantize(&tensor).unwrap(), 9),
+                    (k_means.quantize(&tensor).unwrap(), cols),
+                    (k_means.per_group(33).unwrap().quantize(&tensor).unwrap(), 33.min(cols)),
+                    (Table::nf4().per_group(8).unwrap().quantize(&tensor).unwrap(), 8.min(cols)),
                 ];
                 for (q, segment) in cases {
                     let per_row = cols.div_ceil(segment);
@@ -360,6 +326,24 @@ mod tests {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn long_rows_and_groups_are_cut() {
+        let (rows, cols) = (3, 2600);
+        let (w, x) = (numbers(rows * cols), numbers(cols));
+        for (group, segment) in [(cols, 1024), (1200, 600), (1031, 1031), (2048, 1024)] {
+            let scheme = Affine::new(4).unwrap();
+            let scheme = if group == cols { scheme.per_channel(0) } else { scheme.per_group(group).unwrap() };
+            let q = scheme.quantize(TensorRef::new(&w, &[rows, cols]).unwrap()).unwrap();
+            let group = |row: usize, s: usize| row * cols.div_ceil(group) + s * segment / group;
+            for inputs in [Inputs::Int8, Inputs::F32] {
+                let mut y = vec![f32::NAN; rows];
+                let layer = Linear::new(&q).unwrap().with_inputs(inputs);
+                layer.forward(&x, &mut y, &mut Workspace::default()).unwrap();
+                assert_eq!(y, plain(&q, &x, segment, group, inputs == Inputs::F32), "{segment}");
             }
         }
     }
@@ -389,6 +373,18 @@ mod tests {
         let mut y = [0f32];
         Linear::new(&q).unwrap().forward(&vec![1.0f32; cols], &mut y, &mut Workspace::default()).unwrap();
         assert!((f64::from(y[0]) / (255.0 * cols as f64) - 1.0).abs() < 1e-6, "{y:?}");
+        // The longest segment that is not cut, of a prime length; a longer one is refused.
+        for (group, fits) in [(32_749, true), (32_771, false)] {
+            let grid = Grid::Affine { scale: Values::F32(vec![1.0; 2]).into(), zero_point: Some(vec![0; 2]) };
+            let codes = vec![255u8; 2 * group];
+            let q = QTensor::from_codes(&[1, 2 * group], 8, Granularity::Group { size: group }, grid, &codes).unwrap();
+            let layer = Linear::new(&q);
+            assert_eq!(layer.is_ok(), fits);
+            if let Ok(layer) = layer {
+                layer.forward(&vec![1.0f32; 2 * group], &mut y, &mut Workspace::default()).unwrap();
+                assert!((f64::from(y[0]) / (255.0 * 2.0 * group as f64) - 1.0).abs() < 1e-6, "{y:?}");
+            }
+        }
     }
 
     #[test]
@@ -397,8 +393,15 @@ mod tests {
         let tensor = TensorRef::new(&w, &[4, 8]).unwrap();
         let kind = |q: QTensor| Linear::new(&q).unwrap_err().kind();
         assert_eq!(kind(Symmetric::new(4).unwrap().quantize(&w).unwrap()), ErrorKind::Argument);
-        assert_eq!(kind(Symmetric::new(3).unwrap().quantize(&tensor).unwrap()), ErrorKind::Argument);
-        assert_eq!(kind(MinMax::new(4).unwrap().quantize(&tensor).unwrap()), ErrorKind::Argument);
+        assert_eq!(kind(Symmetric::new(16).unwrap().quantize(&tensor).unwrap()), ErrorKind::Argument);
+        let apart = [f32::MAX, f32::MIN, 0.0, 0.0];
+        let apart = MinMax::new(1).unwrap().quantize(TensorRef::new(&apart, &[2, 2]).unwrap()).unwrap();
+        assert_eq!(kind(apart), ErrorKind::Argument);
+        let beyond = Grid::Codebook { levels: Values::F64(vec![0.0, 1e60]) };
+        assert_eq!(
+            kind(QTensor::from_codes(&[1, 1], 1, Granularity::Tensor, beyond, &[1u8]).unwrap()),
+            ErrorKind::Argument
+        );
         assert_eq!(kind(Symmetric::new(4).unwrap().per_channel(1).quantize(&tensor).unwrap()), ErrorKind::Argument);
         let layer = Linear::new(&Symmetric::new(4).unwrap().quantize(&tensor).unwrap()).unwrap();
         assert!(layer.clone().with_bias(&[0.0; 3]).is_err() && layer.clone().with_bias(&[f32::NAN; 4]).is_err());
