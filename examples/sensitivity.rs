@@ -1,12 +1,12 @@
-//! How sensitive the layers of a network are to pruning, and how many weights to take from each: LeNet-300-100 on the digits
-//! beside it, not trained further.
+//! How sensitive the layers of a network are to pruning, and how many weights to take from each: LeNet-300-100 on the
+//! digits beside it, not trained further.
 //!
 //! ```text
 //! cargo run --release --example sensitivity -- [CHART.svg]
 //! ```
 //!
-//! The scan and the choice read the rows that the network was trained on; the others count only in the last table. The chart is
-//! written to `target/sensitivity.svg` if it is not told where.
+//! The scan and the choice read the rows that the network was trained on; the others count only in the last table. The
+//! chart is written to `target/sensitivity.svg` if it is not told where.
 
 use flate2::read::GzDecoder;
 use indicatif::ProgressBar;
@@ -133,8 +133,8 @@ fn loss(layers: &[Layer], split: &Split) -> f64 {
 
 fn count_right(layers: &[Layer], split: &Split) -> usize {
     let logits = forward(layers, split.x.view());
-    let right = |(row, &y): &(ndarray::ArrayView1<'_, f32>, &u8)| row.iter().all(|&x| x <= row[usize::from(y)]);
-    logits.axis_iter(Axis(0)).zip(&split.y).filter(right).count()
+    let rows = logits.axis_iter(Axis(0)).zip(&split.y);
+    rows.filter(|(row, y)| row.iter().all(|&x| x <= row[usize::from(**y)])).count()
 }
 
 /// The error over that of the whole model.

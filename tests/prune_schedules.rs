@@ -296,7 +296,8 @@ fn masks_hold_in_groups_on_a_schedule() {
     masks_hold_in_groups::<bf16>();
 }
 
-/// What RigL grows starts at 0, with the state of a weight that was never trained, whatever it held before it was dropped.
+/// What RigL grows starts at 0, with the state of a weight that was never trained, whatever it held before it was
+/// dropped.
 #[test]
 fn grown_weights_start_anew() {
     let rigl = RigL::new(40).unwrap().with_every(2).unwrap();

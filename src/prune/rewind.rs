@@ -9,8 +9,9 @@ use crate::{
     },
 };
 
-/// The values of a tensor early in training, to which what survives pruning is put back: lottery tickets (Frankle & Carbin 2019,
-/// arXiv:1803.03635), and with values of some steps later than the first, rewinding (Frankle et al. 2020, arXiv:1912.05671).
+/// The values of a tensor early in training, to which what survives pruning is put back: lottery tickets (Frankle &
+/// Carbin 2019, arXiv:1803.03635), and with values of some steps later than the first, rewinding (Frankle et al. 2020,
+/// arXiv:1912.05671).
 ///
 /// The optimizer's state is not of that time: begin anew with [`OptimizerExt::init`](crate::OptimizerExt::init).
 ///

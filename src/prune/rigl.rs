@@ -9,8 +9,8 @@ use crate::{
 };
 use std::{f64::consts::PI, slice};
 
-/// RigL (Evci et al. 2020, arXiv:1911.11134): training that is sparse from beginning to end. Now and then the smallest weights go,
-/// and as many that the gradient asks for come, so that the number kept never changes.
+/// RigL (Evci et al. 2020, arXiv:1911.11134): training that is sparse from beginning to end. Now and then the smallest
+/// weights go, and as many that the gradient asks for come, so that the number kept never changes.
 ///
 /// At a step `t` that is due, with `n` kept and `p` pruned:
 ///
@@ -21,9 +21,9 @@ use std::{f64::consts::PI, slice};
 /// grow the k of the largest |g| of those pruned     of equal ones the lower index
 /// ```
 ///
-/// The gradient is that of the loss by every weight, pruned ones too. Weights grown start at 0; an optimizer that steps under
-/// the mask has kept their state at its initial value. A weight that is dropped is not grown again in the same update, as the
-/// paper's rule would allow: what it takes instead is explored more.
+/// The gradient is that of the loss by every weight, pruned ones too. Weights grown start at 0; an optimizer that steps
+/// under the mask has kept their state at its initial value. A weight that is dropped is not grown again in the same
+/// update, as the paper's rule would allow: what it takes instead is explored more.
 ///
 /// | parameter | default | range | purpose |
 /// |---|---|---|---|
@@ -101,13 +101,13 @@ impl RigL {
         self.fraction / 2.0 * (1.0 + libm::cos(PI * (step as f64 / self.end as f64)))
     }
 
-    /// Exchanges weights of one tensor, if the step is due; between this update and the next there must be a step of the
-    /// optimizer under the mask, which puts the state of what was dropped back. Pruned weights and those that are grown are 0
-    /// then. Gives how many were exchanged.
+    /// Exchanges weights of one tensor, if the step is due; between this update and the next there must be a step of
+    /// the optimizer under the mask, which puts the state of what was dropped back. Pruned weights and those that are
+    /// grown are 0 then. Gives how many were exchanged.
     ///
     /// # Errors
-    /// [`Shape`](crate::ErrorKind::Shape) when the shapes differ; [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN in a kept
-    /// weight or in the gradient of a pruned one, if the step is due. Nothing has changed then.
+    /// [`Shape`](crate::ErrorKind::Shape) when the shapes differ; [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN
+    /// in a kept weight or in the gradient of a pruned one, if the step is due. Nothing has changed then.
     pub fn update<'a, 'b, T: Element, G: Element>(
         &self,
         step: u64,

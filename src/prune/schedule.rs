@@ -4,8 +4,8 @@ use super::select::{Select, check_share};
 use crate::error::{Error, Result};
 use std::ops::RangeInclusive;
 
-/// When to prune during training, and how far: a pure function of the number of the step, so that a resumed run needs to
-/// remember nothing but its masks.
+/// When to prune during training, and how far: a pure function of the number of the step, so that a resumed run needs
+/// to remember nothing but its masks.
 ///
 /// With `b` and `e` the first and the last step at which it prunes, `s` the sparsity in the end, `s0` the
 /// [initial](SparsitySchedule::with_initial) one, 0 by default:
@@ -18,9 +18,9 @@ use std::ops::RangeInclusive;
 /// | [`polynomial`](SparsitySchedule::polynomial) | as that | the same with any power, as `PolynomialDecay` of TF-MOT |
 /// | [`iterative`](SparsitySchedule::iterative) | `b, b + every, ..`, `n` times | `1 - (1 - s0) * ((1 - s) / (1 - s0))^(j / n)` after the `j`-th: each takes the same share of what is left |
 ///
-/// [`at`](SparsitySchedule::at) gives the [selection](Select::overall) of a step that prunes. It counts from all elements, so that
-/// roundings do not add up and the last pruning ends at `round(s * n)` exactly; a pruning that was left out is made up for by
-/// the next. Elements never come back: what also moves them is [`RigL`](super::RigL).
+/// [`at`](SparsitySchedule::at) gives the [selection](Select::overall) of a step that prunes. It counts from all
+/// elements, so that roundings do not add up and the last pruning ends at `round(s * n)` exactly; a pruning that was
+/// left out is made up for by the next. Elements never come back: what also moves them is [`RigL`](super::RigL).
 ///
 /// ```
 /// use lapidary::{Mask, Optimizer, OptimizerExt, Pruner, Step, optim::Sgd, prune::{Magnitude, SparsitySchedule}};
@@ -117,8 +117,8 @@ impl SparsitySchedule {
         Self::new(sparsity, steps, every, Shape::Polynomial { power })
     }
 
-    /// `prunings` times from the step `begin` on, each an equal share of what is left, as lottery tickets are found (Frankle &
-    /// Carbin 2019, arXiv:1803.03635). With a sparsity of 1 the first takes all.
+    /// `prunings` times from the step `begin` on, each an equal share of what is left, as lottery tickets are found
+    /// (Frankle & Carbin 2019, arXiv:1803.03635). With a sparsity of 1 the first takes all.
     ///
     /// # Errors
     /// Also when `every` or `prunings` is 0, or the last step is beyond 2^64.

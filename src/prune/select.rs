@@ -25,7 +25,7 @@ use num_traits::Float;
 /// | start | goes |
 /// |---|---|
 /// | [`sparsity(share)`](Select::sparsity) | `round(share * n)` of the `n` kept so far, half to even |
-/// | [`overall(share)`](Select::overall) | what brings the pruned, of all elements, up to `round(share * n)`, half to even |
+/// | [`overall(share)`](Select::overall) | what makes `round(share * n)` of all elements pruned, half to even |
 /// | [`count(k)`](Select::count) | so many |
 /// | [`above(threshold)`](Select::above) | what does not score higher, strictly |
 /// | [`n_of_m(n, m)`](Select::n_of_m) | all but `n` of each `m` neighbours in a row |
@@ -139,8 +139,8 @@ impl Select {
         Ok(Self::new(Amount::Other(whole::Amount::Share(check_share(share)?))))
     }
 
-    /// As much goes as makes a share of all elements pruned, those pruned before counted in: nothing where that many are. Asked
-    /// for again and again, with rising shares, it comes out at each of them, whatever the roundings before.
+    /// As much goes as makes a share of all elements pruned, those pruned before counted in: nothing where that many are.
+    /// Asked for again and again, with rising shares, it comes out at each of them, whatever the roundings before.
     ///
     /// ```
     /// use lapidary::{Mask, Pruner, prune::{Magnitude, Select}};

@@ -9,11 +9,11 @@ use crate::{
 };
 use std::fmt;
 
-/// How a model's error grows as each of its tensors is pruned while the others stay whole (the sensitivity scan of Han et al. 2015,
-/// arXiv:1506.02626). Prints as a table.
+/// How a model's error grows as each of its tensors is pruned while the others stay whole (the sensitivity scan of Han
+/// et al. 2015, arXiv:1506.02626). Prints as a table.
 ///
-/// The error is whatever the caller's evaluation gives for a mask: a loss over some samples, the share of wrong answers. Take
-/// samples that neither train nor test the model.
+/// The error is whatever the caller's evaluation gives for a mask: a loss over some samples, the share of wrong
+/// answers. Take samples that neither train nor test the model.
 ///
 /// ```
 /// use lapidary::prune::{Magnitude, Sensitivity};
@@ -67,8 +67,8 @@ impl Sensitivity {
     /// Nothing measured yet, on a ladder of sparsities. One that begins at 0 measures from the whole model.
     ///
     /// # Errors
-    /// [`Empty`](crate::ErrorKind::Empty) without a rung; [`Argument`](crate::ErrorKind::Argument) unless they are in 0..=1 and
-    /// each is above the one before.
+    /// [`Empty`](crate::ErrorKind::Empty) without a rung; [`Argument`](crate::ErrorKind::Argument) unless they are in
+    /// 0..=1 and each is above the one before.
     pub fn new(ladder: &[f64]) -> Result<Self> {
         if ladder.is_empty() {
             return Err(Error::empty("ladder of sparsities"));
@@ -87,13 +87,14 @@ impl Sensitivity {
         Ok(Self { ladder: ladder.to_vec(), curves: Vec::new() })
     }
 
-    /// Measures one tensor: for each rung the pruner of that sparsity makes a mask of its values, and `evaluate` gives the model's
-    /// error under it. Which pruner is free: `Magnitude::sparsity`, or `|s| Ok(Select::sparsity(s)?.along(0).by(..))`.
+    /// Measures one tensor: for each rung the pruner of that sparsity makes a mask of its values, and `evaluate` gives
+    /// the model's error under it. Which pruner is free: `Magnitude::sparsity`, or `|s|
+    /// Ok(Select::sparsity(s)?.along(0).by(..))`.
     ///
     /// # Errors
     /// Those of the pruner and of `evaluate`; [`Argument`](crate::ErrorKind::Argument) for a name measured before;
-    /// [`NonFinite`](crate::ErrorKind::NonFinite) for an error that is no finite number, with the rung as index. All name the
-    /// tensor; nothing has been added then.
+    /// [`NonFinite`](crate::ErrorKind::NonFinite) for an error that is no finite number, with the rung as index. All
+    /// name the tensor; nothing has been added then.
     pub fn measure<'a, T: Element, P: Pruner<T>>(
         &mut self,
         name: &str,
@@ -134,21 +135,22 @@ impl Sensitivity {
         &self.curves
     }
 
-    /// Chooses a rung for each tensor so that no more than `kept` elements stay and the errors grow the least, all together.
+    /// Chooses a rung for each tensor so that no more than `kept` elements stay and the errors grow the least, all
+    /// together.
     ///
     /// ```text
     /// minimise    Σ (error of the rung chosen - error of the lowest rung)    over the tensors
     /// subject to  Σ (elements kept at the rung chosen) <= kept
     /// ```
     ///
-    /// Errors of tensors pruned together are taken to add up, which holds the better the less is pruned: measure the result.
-    /// The choice itself is optimal to a part in 10^9 (a multiple-choice knapsack problem, by dynamic programming over partial choices
-    /// that no other beats); where more than 200,000 of them compete, [`bound`](SparsityPlan::bound) says how far off it can be. The
-    /// same on every machine.
+    /// Errors of tensors pruned together are taken to add up, which holds the better the less is pruned: measure the
+    /// result. The choice itself is optimal to a part in 10^9 (a multiple-choice knapsack problem, by dynamic
+    /// programming over partial choices that no other beats); where more than 200,000 of them compete,
+    /// [`bound`](SparsityPlan::bound) says how far off it can be. The same on every machine.
     ///
     /// # Errors
-    /// [`Empty`](crate::ErrorKind::Empty) when nothing was measured; [`Argument`](crate::ErrorKind::Argument) when more must stay
-    /// at the sparsest rungs (it says how much), or the errors together are infinite.
+    /// [`Empty`](crate::ErrorKind::Empty) when nothing was measured; [`Argument`](crate::ErrorKind::Argument) when more
+    /// must stay at the sparsest rungs (it says how much), or the errors together are infinite.
     pub fn allocate(&self, kept: usize) -> Result<SparsityPlan> {
         if self.curves.is_empty() {
             return Err(Error::empty("tensors measured"));
