@@ -89,7 +89,7 @@ impl RigL {
     /// Whether a step, counted from 0, exchanges weights: a multiple of `every` before the end, but not the first.
     #[must_use]
     pub fn is_due(&self, step: u64) -> bool {
-        step > 0 && step < self.end && step % self.every == 0
+        step > 0 && step < self.end && step.is_multiple_of(self.every)
     }
 
     /// The share of the kept weights that a step exchanges: 0 where it does not.

@@ -146,7 +146,7 @@ impl SparsitySchedule {
     #[must_use]
     pub fn is_due(&self, step: u64) -> bool {
         let within = (self.begin..=self.end).contains(&step);
-        within && ((step - self.begin) % self.every == 0 || step == self.end)
+        within && ((step - self.begin).is_multiple_of(self.every) || step == self.end)
     }
 
     /// What a step prunes to: all tensors that are handed to it together, or each by itself. `None` where it does not.
