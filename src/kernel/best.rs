@@ -14,6 +14,8 @@ use std::cmp::Reverse;
 pub(crate) enum Quota {
     /// All but a share of those kept so far, rounded half to even.
     AllBut(f64),
+    /// All but a share of the group, those that went before counted in, rounded half to even.
+    AllButOverall(f64),
     /// All but so many.
     AllButCount(usize),
     /// `keep` of each `of`, rounded up where a group is shorter.
@@ -105,6 +107,7 @@ impl<T: Element> Kernel for Rows<'_, T> {
                 }
                 let stay = match quota {
                     Quota::AllBut(share) => kept.len() - removed(share, kept.len()),
+                    Quota::AllButOverall(share) => numbers.len() - removed(share, numbers.len()),
                     Quota::AllButCount(count) if count <= kept.len() => kept.len() - count,
                     Quota::AllButCount(_) => return Some(kept.len()),
                     Quota::Of { keep, of } if numbers.len() == of => keep,
@@ -135,6 +138,7 @@ mod tests {
             let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 7919 % 613) as f32 - 300.0) / 4.0).collect();
             for (size, quota) in [
                 (cols, Quota::AllBut(0.4)),
+                (cols, Quota::AllButOverall(0.4)),
                 (cols, Quota::AllButCount(cols / 3)),
                 (cols, Quota::Above(20.0)),
                 (4, Quota::Of { keep: 2, of: 4 }),

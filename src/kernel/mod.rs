@@ -13,6 +13,7 @@ pub(crate) mod fake;
 pub(crate) mod grad;
 pub(crate) mod grid;
 pub(crate) mod isa;
+pub(crate) mod knapsack;
 pub(crate) mod map;
 pub(crate) mod members;
 pub(crate) mod minifloat;

@@ -341,20 +341,17 @@ fn block<R: Real, Q: Rule<R, N>, const N: usize>(
     }
 }
 
-/// The slot follows the parameter.
+/// The slot follows the parameter. By a share of 0 it stays where it is, whatever the parameter holds.
 #[inline(always)]
 fn following<R: Real>(param: &[R; BLOCK], slot: &mut [R; BLOCK], share: R, lanes: Option<&[u32; BLOCK]>) {
-    match lanes {
-        None => {
-            for i in 0..BLOCK {
-                slot[i] = slot[i] + share * (param[i] - slot[i]);
-            }
+    if share != R::zero() {
+        for i in 0..BLOCK {
+            slot[i] = slot[i] + share * (param[i] - slot[i]);
         }
-        Some(lanes) => {
-            for i in 0..BLOCK {
-                let moved = slot[i] + share * (param[i] - slot[i]);
-                slot[i] = if lanes[i] != 0 { moved } else { R::zero() };
-            }
+    }
+    if let Some(lanes) = lanes {
+        for i in 0..BLOCK {
+            slot[i] = if lanes[i] != 0 { slot[i] } else { R::zero() };
         }
     }
 }

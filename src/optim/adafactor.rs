@@ -8,6 +8,7 @@ use crate::{
     element::Element,
     error::{Error, Result},
     kernel::{
+        bits,
         factored::{Divisors, Gradients, apply, average_columns, average_rows, update_squares},
         random::Rounding,
         scan,
@@ -44,7 +45,7 @@ use crate::{
 /// | `weight_decay` | 0 | `>= 0` | decoupled |
 /// | `maximize` | off | | climbs |
 ///
-/// Under a mask pruned gradients count as 0 in the means.
+/// Under a mask pruned gradients count as 0 in the means; those of a vector, an element each, stay at 0.
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, TensorMut, TensorRef, optim::Adafactor};
@@ -156,6 +157,9 @@ impl<T: Element> Optimizer<T> for Adafactor {
                     Gradients { values: grad, rows: 1, cols: param.len(), keep: mask.map(Mask::words), offset: 0 };
                 let rates = self.rates::<T>(count, param, rounding);
                 self.matrices(param, grads, None, full, rates);
+                if let Some(mask) = mask {
+                    bits::select(full, mask.bits());
+                }
             })
         } else {
             step.open([ROWS, COLS], [], |open| {

@@ -17,8 +17,9 @@ use crate::{
 /// s = s + alpha * (p - s);  p = s        every k steps
 /// ```
 ///
-/// The slow weights are a slot `slow` of the parameter's arithmetic type, touched in the pass of the step, and only then. They are
-/// the ones to evaluate: ask [`Optimizer::evaluate`]. The optimizer's own state goes on (the paper's default).
+/// The slow weights are a slot `slow` of the parameter's arithmetic type, touched in the pass of the step, and only then (under a
+/// mask always: what is pruned is 0 there too). They are the ones to evaluate: ask [`Optimizer::evaluate`]. The optimizer's own
+/// state goes on (the paper's default).
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|

@@ -12,7 +12,14 @@
 //! | yours | implement [`Criterion`](crate::Criterion) | |
 //!
 //! The two joined are a [`Pruner`](crate::Pruner); [`Select::refine`] takes scores at hand, of many tensors.
-//! `SparseGpt` (feature `linalg`) also changes the weights it keeps.
+//! `SparseGpt` (feature `linalg`) also changes the weights it keeps. How much of each tensor to take is measured by
+//! [`Sensitivity`], which makes a [`SparsityPlan`] of it.
+//!
+//! | in training | what it does |
+//! |---|---|
+//! | [`SparsitySchedule`] | how much is pruned at which step: at once, by and by, along a polynomial |
+//! | [`RigL`] | exchanges kept weights for pruned ones |
+//! | [`Rewind`] | puts kept weights back to what they were early in training |
 
 mod activations;
 mod channels;
@@ -20,7 +27,11 @@ mod gradient;
 mod magnitude;
 mod pruning;
 mod random;
+mod rewind;
+mod rigl;
+mod schedule;
 mod select;
+mod sensitivity;
 #[cfg(feature = "linalg")]
 mod sparse_gpt;
 mod units;
@@ -33,7 +44,11 @@ pub use gradient::{Movement, Snip, Taylor};
 pub use magnitude::Magnitude;
 pub use pruning::Pruning;
 pub use random::Random;
+pub use rewind::Rewind;
+pub use rigl::RigL;
+pub use schedule::SparsitySchedule;
 pub use select::{Scores, Select};
+pub use sensitivity::{Sensitivity, SensitivityCurve, SensitivityPoint, SparsityPlan};
 #[cfg(feature = "linalg")]
 pub use sparse_gpt::{Corrected, SparseGpt};
 pub use wanda::Wanda;

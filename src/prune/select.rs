@@ -25,6 +25,7 @@ use num_traits::Float;
 /// | start | goes |
 /// |---|---|
 /// | [`sparsity(share)`](Select::sparsity) | `round(share * n)` of the `n` kept so far, half to even |
+/// | [`overall(share)`](Select::overall) | what makes `round(share * n)` of all elements pruned, half to even |
 /// | [`count(k)`](Select::count) | so many |
 /// | [`above(threshold)`](Select::above) | what does not score higher, strictly |
 /// | [`n_of_m(n, m)`](Select::n_of_m) | all but `n` of each `m` neighbours in a row |
@@ -135,10 +136,27 @@ impl Select {
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0..=1.
     pub fn sparsity(share: f64) -> Result<Self> {
-        if !(0.0..=1.0).contains(&share) {
-            return Err(Error::argument("sparsity", share, "from 0 to 1"));
-        }
-        Ok(Self::new(Amount::Other(whole::Amount::Share(share))))
+        Ok(Self::new(Amount::Other(whole::Amount::Share(check_share(share)?))))
+    }
+
+    /// As much goes as makes a share of all elements pruned, those pruned before counted in: nothing where that many are.
+    /// Asked for again and again, with rising shares, it comes out at each of them, whatever the roundings before.
+    ///
+    /// ```
+    /// use lapidary::{Mask, Pruner, prune::{Magnitude, Select}};
+    /// let weights = [0.5f32, -0.25, 0.1, -1.0];
+    /// let mut mask = Mask::keep_all(&[4])?;
+    /// for (share, kept) in [(0.25, 3), (0.5, 2), (0.5, 2), (0.25, 2)] {
+    ///     Select::overall(share)?.by(Magnitude).refine((&weights).into(), &mut mask)?;
+    ///     assert_eq!(mask.kept(), kept);
+    /// }
+    /// # Ok::<(), lapidary::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0..=1.
+    pub fn overall(share: f64) -> Result<Self> {
+        Ok(Self::new(Amount::Other(whole::Amount::Overall(check_share(share)?))))
     }
 
     /// So many of what is kept so far go.
@@ -241,7 +259,7 @@ impl Select {
         match self.amount {
             _ if self.units.is_some() || self.min_kept > 0 => None,
             Amount::Of { of, .. } => Some(of),
-            Amount::Other(whole::Amount::Share(_)) => Some(block),
+            Amount::Other(whole::Amount::Share(_) | whole::Amount::Overall(_)) => Some(block),
             Amount::Other(_) => None,
         }
     }
@@ -304,6 +322,9 @@ impl Select {
             (Amount::Other(whole::Amount::Share(share)), true) => {
                 self.select_rows(None, Quota::AllBut(share), tensors, masks)
             }
+            (Amount::Other(whole::Amount::Overall(share)), true) => {
+                self.select_rows(None, Quota::AllButOverall(share), tensors, masks)
+            }
             (Amount::Other(whole::Amount::Count(count)), true) => {
                 self.select_rows(None, Quota::AllButCount(count), tensors, masks)
             }
@@ -340,6 +361,10 @@ impl Select {
         masks.clone_from_slice(&kept);
         Ok(())
     }
+}
+
+pub(super) fn check_share(share: f64) -> Result<f64> {
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(Error::argument("sparsity", share, "from 0 to 1")) }
 }
 
 /// An error of one of several tensors names it.

@@ -22,6 +22,8 @@ pub(super) struct Tensor<'a, T> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Amount {
     Share(f64),
+    /// What brings the pruned up to this share of all.
+    Overall(f64),
     Count(usize),
     /// What does not score higher.
     Above(f64),
@@ -73,6 +75,11 @@ fn drop_amount<T: Element>(
     let kept = open + aside.map_or(0, count);
     match amount {
         Amount::Share(share) => drop_lowest(tensors, &ones, masks, removed(share, kept).min(open) as u64),
+        Amount::Overall(share) => {
+            let all = masks.iter().map(Mask::len).sum::<usize>();
+            let go = removed(share, all).saturating_sub(all - kept);
+            drop_lowest(tensors, &ones, masks, go.min(open) as u64);
+        }
         Amount::Count(count) if count <= kept => drop_lowest(tensors, &ones, masks, count.min(open) as u64),
         Amount::Count(count) => return Err(too_many(count, kept)),
         Amount::Above(threshold) => {

@@ -206,7 +206,7 @@ impl<'a, T: Element> Step<'a, T> {
             keep: self.mask.map(|mask| (mask.bits(), initial)),
             rounding: self.seed.map(|seed| Stream::new(seed, *steps)),
             dither: Stream::new(DITHER, *steps),
-            follow: followers_of(follow, followers),
+            follow: followers_of(follow, followers, self.mask),
             copy: self.copy.as_mut().map(HalfMut::as_mut_slice),
         };
         rule::step(&rule, pass);
@@ -293,12 +293,17 @@ impl<'a, T: Element> Step<'a, T> {
 /// The seed by which state of few bits is rounded.
 const DITHER: u64 = 0x6c61_7069_6461_7279;
 
-/// The slots that have something to do in this step.
-fn followers_of<R: Real>(follow: [Option<Following>; 2], slots: [Option<&mut [R]>; 2]) -> [Option<Follow<'_, R>>; 2] {
+/// The slots that have something to do in this step: under a mask all, which prunes them too.
+fn followers_of<'a, R: Real>(
+    follow: [Option<Following>; 2],
+    slots: [Option<&'a mut [R]>; 2],
+    mask: Option<&Mask>,
+) -> [Option<Follow<'a, R>>; 2] {
     let mut slots = slots.into_iter();
     follow.map(|follow| {
         let slot = slots.next().flatten();
-        let Following { share, start, pull, .. } = follow.filter(|f| f.share != 0.0 || f.start || f.pull)?;
+        let Following { share, start, pull, .. } =
+            follow.filter(|f| f.share != 0.0 || f.start || f.pull || mask.is_some())?;
         Some(Follow { slot: slot?, share: R::from_f64(share), start, pull })
     })
 }
@@ -312,7 +317,7 @@ fn stay<T: Element>(
     slots: &mut [Option<&mut [T::Real]>; 2],
     copy: Option<&mut HalfMut<'_>>,
 ) {
-    let follow = followers_of(follow, slots.each_mut().map(|slot| slot.as_deref_mut()));
+    let follow = followers_of(follow, slots.each_mut().map(|slot| slot.as_deref_mut()), mask);
     if follow.iter().all(Option::is_none) && copy.is_none() {
         return;
     }

@@ -1,14 +1,12 @@
 //! Mixed bits: how each of many tensors is kept, within a budget for all.
 
-mod solve;
-
 use crate::{
     element::Element,
     error::{Error, Result},
+    kernel::knapsack::{Pick, Solution, solve},
     tensor::{Granularity, TensorRef},
     traits::{Quantizer, QuantizerExt},
 };
-use solve::{Pick, Solution, solve};
 use std::fmt;
 
 /// One way to keep a tensor, and what it costs.

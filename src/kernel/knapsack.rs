@@ -6,26 +6,26 @@ const STATES: usize = 200_000;
 const PART: f64 = 1e-9;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Pick {
-    pub(super) weight: f64,
-    pub(super) value: f64,
+pub(crate) struct Pick {
+    pub(crate) weight: f64,
+    pub(crate) value: f64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Solution {
+pub(crate) struct Solution {
     /// The index of each item's pick.
-    pub(super) picks: Vec<usize>,
+    pub(crate) picks: Vec<usize>,
     /// The sum of their values.
-    pub(super) value: f64,
+    pub(crate) value: f64,
     /// No solution has less.
-    pub(super) bound: f64,
+    pub(crate) bound: f64,
     /// Whether the value is the least, to a part in 10^9.
-    pub(super) exact: bool,
+    pub(crate) exact: bool,
 }
 
 /// The picks of least value whose weights are at most `limit` together; the least weight there is, when that is more.
 /// Weights and values are finite and not negative.
-pub(super) fn solve(items: &[Vec<Pick>], limit: f64) -> Result<Solution, f64> {
+pub(crate) fn solve(items: &[Vec<Pick>], limit: f64) -> Result<Solution, f64> {
     let mut order: Vec<Item> = items.iter().enumerate().map(|(index, picks)| Item::new(index, picks)).collect();
     // Coarse items first: the later fill what they leave.
     order.sort_by(|a, b| b.span().total_cmp(&a.span()).then(a.index.cmp(&b.index)));
