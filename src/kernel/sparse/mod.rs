@@ -128,12 +128,6 @@ impl<L: Lane> Work for Product<'_, L> {
 
     fn run(self, isa: Isa) {
         let window = &mut Window::new(self.matrix.numbers, isa);
-        let isa = match self.matrix.positions {
-            // Looking up is not faster by wider vectors, and where there is a gather instruction the compiler sometimes takes it.
-            Positions::Csr { .. } => Isa::BASELINE,
-            _ if L::WIDTH > 1 => Isa::BASELINE,
-            _ => isa,
-        };
         isa.run(Rows { product: self, window });
     }
 
