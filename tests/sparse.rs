@@ -34,9 +34,10 @@ fn stored(sparse: &Sparse) -> Vec<Vec<(usize, usize)>> {
         }
         Parts::Blocks { height, width, offsets, columns } => {
             for (row, all) in all.iter_mut().enumerate() {
-                for block in offsets[row / height] as usize..offsets[row / height + 1] as usize {
+                let blocks = offsets[row / height] as usize..offsets[row / height + 1] as usize;
+                for (block, &across) in blocks.clone().zip(&columns[blocks]) {
                     for j in 0..width {
-                        let column = columns[block] as usize * width + j;
+                        let column = across as usize * width + j;
                         if column < cols {
                             all.push((column, (block * height + row % height) * width + j));
                         }
@@ -187,7 +188,7 @@ proptest! {
         // Any bits: zeros of both signs, NaN with payloads, infinities, subnormals.
         let w: Vec<f32> = raw[..rows * cols].iter().map(|&bits| f32::from_bits(match bits % 7 { 0 => 0, 1 => 1 << 31, 2 => bits | 0x7f80_0000, _ => bits })).collect();
         let mut next = random(seed);
-        let mask = Mask::from_fn(&[rows, cols], |i| i % cols % 4 < 2 && next() % every == 0).unwrap();
+        let mask = Mask::from_fn(&[rows, cols], |i| i % cols % 4 < 2 && next().is_multiple_of(every)).unwrap();
         let mut want = w.clone();
         mask.apply(TensorMut::new(&mut want, &[rows, cols]).unwrap()).unwrap();
         let exact = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -314,7 +315,7 @@ fn bytes_are_counted() {
 #[test]
 fn a_bitmask_of_codes_is_25_times_smaller() {
     let mut next = random(9);
-    let mask = Mask::from_fn(&[4096, 4096], |_| next() % 20 == 0).unwrap();
+    let mask = Mask::from_fn(&[4096, 4096], |_| next().is_multiple_of(20)).unwrap();
     let kept: Vec<f32> = (0..mask.kept()).map(|_| next() as f32 / 2f32.powi(31) - 1.0).collect();
     let plain = Sparse::from_mask(&mask, kept, Form::Bitmask).unwrap();
     let sizes = [

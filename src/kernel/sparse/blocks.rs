@@ -152,7 +152,6 @@ impl<L: Lane, const WIDTH: usize, const EACH: usize> Way<L> for Narrow<L, WIDTH,
         let (w, w_rest) = w.split_at(groups.len() * EACH * size);
         for (row, sums) in self.0[..blocks.height].iter_mut().enumerate() {
             let mut own = *sums;
-            L::pin(&mut own);
             for (w, columns) in w.chunks_exact(EACH * size).zip(groups) {
                 for ((own, w), &column) in
                     own.as_chunks_mut::<WIDTH>().0.iter_mut().zip(w.chunks_exact(size)).zip(columns)

@@ -1,7 +1,6 @@
 //! Sums over the stored elements of a row, for one vector or for eight at a time.
 
 use super::columns::Index;
-use std::hint::black_box;
 
 /// Sums of a row that do not wait for one another, and vectors that go together.
 pub(crate) const LANES: usize = 8;
@@ -15,9 +14,6 @@ pub(crate) trait Lane: Copy + Default + Send + Sync {
     fn plus_product(self, w: f32, x: Self) -> Self;
     fn plus(self, other: Self) -> Self;
     fn scaled(self, scale: f32) -> Self;
-
-    /// Keeps the sums of a row where they are, if that is better: `sums` is not changed.
-    fn pin(sums: &mut Sums<Self>);
 
     /// `sums[l] += w[l] * x[columns[l]]`
     fn gather<I: Index>(sums: &mut Sums<Self>, w: &[f32; LANES], columns: &[I; LANES], x: &[Self]);
@@ -43,9 +39,6 @@ impl Lane for f32 {
     fn scaled(self, scale: f32) -> f32 {
         self * scale
     }
-
-    #[inline(always)]
-    fn pin(_: &mut Sums<f32>) {}
 
     #[inline(always)]
     fn gather<I: Index>(sums: &mut Sums<f32>, w: &[f32; LANES], columns: &[I; LANES], x: &[f32]) {
@@ -93,13 +86,6 @@ impl Lane for Eight {
     }
 
     #[inline(always)]
-    fn pin(sums: &mut Sums<Self>) {
-        // In memory they are eight vectors. As 64 numbers in registers the compiler sometimes puts those of eight sums together
-        // and gathers inputs for them, which takes five times as long.
-        black_box(sums);
-    }
-
-    #[inline(always)]
     fn gather<I: Index>(sums: &mut Sums<Self>, w: &[f32; LANES], columns: &[I; LANES], x: &[Self]) {
         for ((sum, &w), column) in sums.iter_mut().zip(w).zip(columns) {
             let x = &x[column.at()];
@@ -113,7 +99,6 @@ impl Lane for Eight {
 /// Adds some elements of a row, the first of which goes to the first sum.
 #[inline(always)]
 pub(super) fn gathered<L: Lane, I: Index>(sums: &mut Sums<L>, w: &[f32], columns: &[I], x: &[L]) {
-    L::pin(sums);
     let (w, w_rest) = w.as_chunks::<LANES>();
     let (columns, columns_rest) = columns.as_chunks::<LANES>();
     for (w, columns) in w.iter().zip(columns) {
@@ -127,7 +112,6 @@ pub(super) fn gathered<L: Lane, I: Index>(sums: &mut Sums<L>, w: &[f32], columns
 /// As [`gathered`], of neighbouring columns.
 #[inline(always)]
 pub(super) fn contiguous<L: Lane>(sums: &mut Sums<L>, w: &[f32], x: &[L]) {
-    L::pin(sums);
     let (w, w_rest) = w.as_chunks::<LANES>();
     let (x, x_rest) = x.as_chunks::<LANES>();
     for (w, x) in w.iter().zip(x) {
