@@ -6,7 +6,7 @@
 //!   [`Symmetric`](quant::Symmetric) and more, with their error certified, and computes with the codes ([`Linear`](quant::Linear));
 //! * [`prune`] **prunes** them: [`Threshold`](prune::Threshold), [`Magnitude`](prune::Magnitude), a [`Mask`] that an
 //!   optimizer keeps;
-//! * [`slim`] **slims** models: units and layers that do not matter leave, a smaller dense model stays;
+//! * [`slim`] **slims** models: channels, heads and blocks that do not matter leave, a smaller dense model stays;
 //! * [`format`](mod@format) writes what is left to a file, and what training needs to go on.
 //!
 //! Tensors are borrowed: slices, `Vec`s, and with the feature `ndarray` arrays and views of any

@@ -1,0 +1,6 @@
+//! Slimming: the slim model computes what the masked one does, whatever the model.
+
+mod interpreter;
+mod nodes;
+mod random;
+mod traps;
