@@ -96,13 +96,14 @@ impl Plan {
     /// # Errors
     /// Those of `run`; [`Shape`](crate::ErrorKind::Shape) when the outputs are not as many, [`Empty`](crate::ErrorKind::Empty)
     /// when there is none, [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinite one.
-    pub fn measure<'a, T: Element>(
+    pub fn measure<T: Element, K: Borrow<str> + Ord>(
         &self,
-        before: &'a BTreeMap<String, TensorRef<'a, T>>,
+        before: &BTreeMap<K, TensorRef<'_, T>>,
         slim: &mut Slim<T>,
         mut run: impl FnMut(&Topology, &BTreeMap<String, TensorRef<'_, T>>) -> Result<Vec<f64>>,
     ) -> Result<Difference> {
-        let expected = run(&self.topology, before)?;
+        let named = before.iter().map(|(name, tensor)| (name.borrow().to_owned(), TensorRef::from(tensor)));
+        let expected = run(&self.topology, &named.collect())?;
         let found = run(&slim.topology, &slim.weights())?;
         let difference = Difference::new(&expected, &found)?;
         slim.report.difference = Some(difference);

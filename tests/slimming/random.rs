@@ -297,7 +297,7 @@ fn sequences(seed: u64, steps: usize) -> Model {
 }
 
 /// Inputs for a model: indices where they are looked up.
-fn feed(model: &Model, dice: &mut Dice) -> BTreeMap<String, Array> {
+pub(crate) fn feed(model: &Model, dice: &mut Dice) -> BTreeMap<String, Array> {
     let (name, op, _) = &model.nodes[0];
     let Op::Input(shape, _) = op else { unreachable!() };
     let looked_up = matches!(model.nodes[1].1, Op::Embedding);
@@ -315,7 +315,13 @@ pub(crate) fn near(a: &[f64], b: &[f64], tolerance: f64) {
 }
 
 /// Slims by random scores; the slim model must give the masked one's outputs. How many channels went.
-fn check(model: &Model, topology: &Topology, weights: &Weights, keep: &Keep, dice: &mut Dice) -> (Slim<f64>, usize) {
+pub(crate) fn check(
+    model: &Model,
+    topology: &Topology,
+    weights: &Weights,
+    keep: &Keep,
+    dice: &mut Dice,
+) -> (Slim<f64>, usize) {
     let scores = topology.groups().iter().map(|group| (0..group.size).map(|_| dice.number().abs()).collect());
     let importance = Importance::new(topology, scores.collect()).unwrap();
     let views = views(weights);
@@ -329,6 +335,12 @@ fn check(model: &Model, topology: &Topology, weights: &Weights, keep: &Keep, dic
     let params: usize = slim.tensors.values().map(|tensor| tensor.values().len()).sum();
     assert_eq!((params, slim.topology.params()), (slim.report.params_after, params));
     assert!(slim.report.macs_after <= slim.report.macs_before);
+    // Over the masked weights nothing more changes, and the plan knows.
+    let dead = Plan::new(topology, &lapidary::slim::views(&masked), &importance, keep).unwrap();
+    assert_eq!(dead.groups(), plan.groups());
+    let again = dead.apply(&lapidary::slim::views(&masked)).unwrap();
+    assert!(again.report.is_exact(), "{}", again.report);
+    assert_eq!(again.tensors, slim.tensors);
     let went = plan.groups().iter().map(|group| group.size - group.kept.len()).sum();
     (slim, went)
 }
