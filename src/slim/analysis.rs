@@ -31,72 +31,95 @@ pub(super) struct Analysis {
 impl Analysis {
     /// `replacements` says what a node's channels are taken for when they go, unless they are constants.
     pub(super) fn new(graph: &Graph, weights: &dyn Source, replacements: &BTreeMap<usize, Vec<f64>>) -> Self {
-        let (mut known, mut gone): (Vec<Constants>, Vec<Constants>) = (Vec::new(), Vec::new());
-        for (node, entry) in graph.nodes.iter().enumerate() {
-            let (at, rule) = (graph.at(node), entry.rule.rule());
-            let inputs = |all: &[Constants]| entry.inputs.iter().map(|&input| all[input].clone()).collect::<Vec<_>>();
-            let sure = rule.constants(at, weights, &inputs(&known), false);
-            let mut guess = rule.constants(at, weights, &inputs(&gone), true);
-            if let Some(values) = replacements.get(&node) {
-                guess = Constants::new(&entry.layout, values.iter().copied().map(Some).collect());
-            }
-            if sure.axes == guess.axes {
-                guess.values.iter_mut().zip(&sure.values).for_each(|(guess, sure)| *guess = sure.or(*guess));
-            }
-            known.push(sure);
-            gone.push(guess);
+        let mut known: Vec<Constants> = Vec::new();
+        for node in 0..graph.nodes.len() {
+            known.push(constants(graph, weights, node, &known, false));
         }
         let verdicts = graph.groups.iter().map(|group| vec![Verdict::Constant; group.size]).collect();
         let held = graph.groups.iter().map(|group| vec![None; group.size]).collect();
-        let mut analysis = Self { gone, verdicts, held };
+        let mut analysis = Self { gone: Vec::new(), verdicts, held };
+        for reading in readings(graph, weights) {
+            analysis.judge(graph, &reading, &known[reading.value]);
+        }
         for (node, entry) in graph.nodes.iter().enumerate() {
-            let (at, rule) = (graph.at(node), entry.rule.rule());
-            for (k, &value) in entry.inputs.iter().enumerate() {
-                let reads = rule.reads(at, weights, k);
-                analysis.judge(graph, &graph.nodes[value].layout, &known[value], value, &reads, &entry.name);
+            let mut guess = constants(graph, weights, node, &analysis.gone, true);
+            if let Some(values) = replacements.get(&node) {
+                guess = Constants::new(&entry.layout, values.iter().copied().map(Some).collect());
             }
-            let reads = rule.feeds_back(at, weights);
-            analysis.judge(graph, &entry.layout, &known[node], node, &reads, &entry.name);
+            // A channel that is constant everywhere stays that constant; any other is as all that makes it was masked.
+            let constant = |channel: usize| {
+                let place = graph.places[entry.layout.atoms()[channel]];
+                analysis.verdicts[place.group][place.at] == Verdict::Constant
+            };
+            let gone = guess.or(&known[node], &entry.layout, constant);
+            analysis.gone.push(gone);
+        }
+        for reading in readings(graph, weights) {
+            analysis.hold(graph, &reading);
         }
         analysis
     }
 
-    fn judge(
-        &mut self,
-        graph: &Graph,
-        layout: &Layout,
-        known: &Constants,
-        value: usize,
-        reads: &[Reads],
-        reader: &str,
-    ) {
-        if reads.is_empty() {
-            return;
-        }
-        let known = known.per_channel(layout);
-        let gone = self.gone[value].per_channel(layout);
-        for ((read, &atom), (known, gone)) in reads.iter().zip(layout.atoms()).zip(known.into_iter().zip(gone)) {
-            let place = graph.places[atom];
-            let matters = |exact: bool| if exact { Verdict::Constant } else { Verdict::Matters };
-            let varies = || format!("not a constant where `{reader}` reads it");
-            let (verdict, reason) = match read {
-                Reads::Nothing if known.is_some() => (Verdict::Constant, None),
-                Reads::Nothing => (Verdict::Unread, None),
-                Reads::Constant => (matters(known.is_some()), gone.is_none().then(varies)),
-                Reads::Zero(reason) => {
-                    let why = match gone {
-                        None => Some(varies()),
-                        Some(0.0) => None,
-                        Some(_) => Some(reason.clone()),
-                    };
-                    (matters(known == Some(0.0)), why)
-                }
-                Reads::Never(reason) => (Verdict::Matters, Some(reason.clone())),
+    fn judge(&mut self, graph: &Graph, reading: &Reading<'_>, known: &Constants) {
+        let known = known.per_channel(reading.layout);
+        for ((read, &atom), known) in reading.reads.iter().zip(reading.layout.atoms()).zip(known) {
+            let constant = match read {
+                Reads::Nothing | Reads::Constant => known.is_some(),
+                Reads::Zero(_) => known == Some(0.0),
+                Reads::Never(_) => false,
             };
+            let verdict = match (constant, read) {
+                (true, _) => Verdict::Constant,
+                (false, Reads::Nothing) => Verdict::Unread,
+                (false, _) => Verdict::Matters,
+            };
+            let place = graph.places[atom];
             let worst = &mut self.verdicts[place.group][place.at];
             *worst = verdict.max(*worst);
-            let held = &mut self.held[place.group][place.at];
-            *held = held.take().or(reason);
         }
     }
+
+    fn hold(&mut self, graph: &Graph, reading: &Reading<'_>) {
+        let gone = self.gone[reading.value].per_channel(reading.layout);
+        for ((read, &atom), gone) in reading.reads.iter().zip(reading.layout.atoms()).zip(gone) {
+            let reason = match (read, gone) {
+                (Reads::Nothing, _) | (Reads::Constant, Some(_)) | (Reads::Zero(_), Some(0.0)) => continue,
+                (Reads::Zero(reason), Some(_)) | (Reads::Never(reason), _) => reason.clone(),
+                (_, None) => format!("not a constant where `{}` reads it", reading.reader),
+            };
+            let place = graph.places[atom];
+            self.held[place.group][place.at].get_or_insert(reason);
+        }
+    }
+}
+
+fn constants(graph: &Graph, weights: &dyn Source, node: usize, before: &[Constants], masked: bool) -> Constants {
+    let entry = &graph.nodes[node];
+    let inputs: Vec<Constants> = entry.inputs.iter().map(|&input| before[input].clone()).collect();
+    entry.rule.rule().constants(graph.at(node), weights, &inputs, masked)
+}
+
+/// How a node reads a value's channels.
+struct Reading<'a> {
+    reader: &'a str,
+    value: usize,
+    layout: &'a Layout,
+    reads: Vec<Reads>,
+}
+
+/// All of them, in order.
+fn readings<'a>(graph: &'a Graph, weights: &'a dyn Source) -> impl Iterator<Item = Reading<'a>> {
+    let of_node = move |(node, entry): (usize, &'a super::topology::Entry)| {
+        let (at, rule) = (graph.at(node), entry.rule.rule());
+        let reading = move |value: usize, reads| Reading {
+            reader: &entry.name,
+            value,
+            layout: &graph.nodes[value].layout,
+            reads,
+        };
+        let inputs = entry.inputs.iter().enumerate();
+        let inputs = inputs.map(move |(k, &value)| reading(value, rule.reads(at, weights, k)));
+        inputs.chain(std::iter::once_with(move || reading(node, rule.feeds_back(at, weights))))
+    };
+    graph.nodes.iter().enumerate().flat_map(of_node)
 }

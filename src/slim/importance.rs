@@ -339,3 +339,82 @@ pub fn block_influence<'a, 'b, T: Element>(
     let rows = input.as_slice().chunks(width).zip(output.as_slice().chunks(width));
     Ok(rows.map(influence).sum::<f64>() / (input.len() / width) as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        prune::Magnitude,
+        slim::{Dense, Input},
+    };
+
+    fn topology() -> Topology {
+        let shapes: [(&str, &[usize]); 3] = [("w1", &[2, 2]), ("b1", &[2]), ("w2", &[2, 2])];
+        let mut model = Topology::builder(shapes).unwrap();
+        let x = model.add("x", Input::new(&[2], 0), []).unwrap();
+        let x = model.add("h", Dense::new("w1").with_bias("b1"), [x]).unwrap();
+        model.add("y", Dense::new("w2"), [x]).unwrap();
+        model.build().unwrap()
+    }
+
+    fn scores(importance: Result<Importance>) -> Vec<f64> {
+        importance.unwrap().scores()[1].clone()
+    }
+
+    #[test]
+    fn a_channel_matters_by_what_comes_in_and_what_goes_out() {
+        let (w1, w2) = ([3f64, 4.0, 0.0, 1.0], [1f64, 0.0, 0.0, 15.0]); // norms 5, 1; of columns 1, 15
+        for size in [1e-300, 1.0, 1e300] {
+            let (w1, w2) = (w1.map(|x| x * size), w2.map(|x| x * size));
+            let weights = BTreeMap::from([
+                ("w1", TensorRef::new(&w1, &[2, 2]).unwrap()),
+                ("b1", TensorRef::from(&[9.0, 9.0])),
+                ("w2", TensorRef::new(&w2, &[2, 2]).unwrap()),
+            ]);
+            let scores = scores(Importance::of(&topology(), &weights));
+            assert!((scores[0] - 0.5).abs() < 1e-12 && (scores[1] - 1.5).abs() < 1e-12, "{scores:?}");
+        }
+    }
+
+    #[test]
+    fn criteria_are_aggregated_and_normalized_as_asked() {
+        let (w1, w2) = ([3f32, -4.0, 0.0, 1.0], [1f32, 0.0, 0.0, 15.0]);
+        let weights = BTreeMap::from([
+            ("w1", TensorRef::new(&w1, &[2, 2]).unwrap()),
+            ("b1", TensorRef::from(&[2f32, 0.5])),
+            ("w2", TensorRef::new(&w2, &[2, 2]).unwrap()),
+        ]);
+        let by = |scoring: Scoring| {
+            let pruner = Magnitude::count(0);
+            scores(scoring.with_normalize(Normalize::None).pruner(&topology(), &weights, &pruner))
+        };
+        // The channels' elements: 3 4 1 0 and 0 1 0 15.
+        assert_eq!(by(Scoring::new().with_aggregate(Aggregate::Sum)), [8.0, 16.0]);
+        assert_eq!(by(Scoring::new().with_aggregate(Aggregate::Mean)), [2.0, 4.0]);
+        assert_eq!(by(Scoring::new().with_aggregate(Aggregate::Max)), [4.0, 15.0]);
+        let l2 = by(Scoring::new());
+        assert!((l2[0] - 26f64.sqrt()).abs() < 1e-12 && (l2[1] - 226f64.sqrt()).abs() < 1e-12, "{l2:?}");
+        assert_eq!(by(Scoring::new().with_roles(&[Role::Shifts])), [2.0, 0.5]);
+        let normalized =
+            |by| scores(Importance::normalized(&topology(), vec![vec![1.0; 2], vec![1.0, 3.0], vec![0.0; 2]], by));
+        assert_eq!((normalized(Normalize::Mean), normalized(Normalize::Max)), (vec![0.5, 1.5], vec![1.0 / 3.0, 1.0]));
+        let wrong =
+            |scores: Vec<f64>| Scoring::new().elements(&topology(), &weights, |_, _| Ok(scores.clone())).unwrap_err();
+        assert_eq!(wrong(vec![1.0; 3]).kind(), crate::ErrorKind::Shape);
+        assert_eq!(
+            (wrong(vec![-1.0; 4]).kind(), wrong(vec![-1.0; 4]).tensor()),
+            (crate::ErrorKind::Argument, Some("w1"))
+        );
+    }
+
+    #[test]
+    fn scores_that_do_not_fit_are_refused() {
+        let new = |hidden: Vec<f64>| Importance::new(&topology(), vec![vec![1.0; 2], hidden, vec![1.0; 2]]);
+        assert!(new(vec![1.0, -1.0]).is_err() && new(vec![1.0, f64::NAN]).is_err() && new(vec![1.0]).is_err());
+        assert_eq!(scores(new(vec![f64::MAX; 2])), [1.0, 1.0]);
+        assert_eq!(scores(new(vec![0.0, 0.0])), [0.0, 0.0]);
+        assert!(block_influence(&[0f32; 0], &[]).is_err() && block_influence(&[f32::NAN], &[1.0]).is_err());
+        assert_eq!(block_influence(&[1e-300f64, 0.0], &[0.0, 1e300]).unwrap(), 1.0);
+        assert_eq!(block_influence(&[0f64], &[0.0]).unwrap(), 0.0);
+    }
+}

@@ -356,3 +356,111 @@ pub(super) fn gather<T: Copy>(values: &[T], shape: &[usize], axes: &[Vec<usize>]
     }
     Tensor { shape: axes.iter().map(Vec::len).collect(), values: kept }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Optimizer, OptimizerExt, Step, TensorMut,
+        optim::{Adafactor, Adam},
+        slim::{Dense, Input},
+    };
+    use proptest::prelude::*;
+
+    /// Three hidden units, of which the second goes, between two layers.
+    fn plan(shape: [usize; 2]) -> Plan {
+        let (w, v) = (vec![1f32; shape[0] * shape[1]], vec![1f32; 2 * shape[0]]);
+        let weights = BTreeMap::from([
+            ("w", TensorRef::new(&w, &shape).unwrap()),
+            ("v", TensorRef::new(&v, &[2, shape[0]]).unwrap()),
+        ]);
+        let mut model = Topology::builder(weights.iter().map(|(name, w)| (*name, w.shape()))).unwrap();
+        let x = model.add("x", Input::new(&shape[1..], 0), []).unwrap();
+        let x = model.add("w", Dense::new("w"), [x]).unwrap();
+        model.add("v", Dense::new("v"), [x]).unwrap();
+        let topology = model.build().unwrap();
+        let scores = topology.groups().iter().map(|group| (0..group.size).map(|i| f64::from(i != 1)).collect());
+        let importance = Importance::new(&topology, scores.collect()).unwrap();
+        Plan::new(&topology, &weights, &importance, &Keep::above(0.0).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn state_and_masks_are_cut_by_the_same_indices() {
+        let plan = plan([3, 2]);
+        assert_eq!((plan.indices("w", 0).unwrap(), plan.indices("v", 0).unwrap()), (vec![0, 2], vec![0, 1]));
+        let (mut w, g) = ([0f32; 6], [1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let adam = Adam::new(0.1).unwrap().with_betas(0.0, 0.0).unwrap();
+        let g = TensorRef::new(&g, &[3, 2]).unwrap();
+        let mut state = adam.init(&g).unwrap();
+        adam.step(Step::new(TensorMut::new(&mut w, &[3, 2]).unwrap(), &g, &mut state)).unwrap();
+        let cut = plan.cut_state("w", &state).unwrap();
+        assert_eq!((cut.shape(), cut.steps()), (&[2, 2][..], 1));
+        assert_eq!(cut.slots()[0].values().as_slice::<f32>(), Some(&[1.0, 2.0, 5.0, 6.0][..]));
+        assert_eq!(plan.cut("w", &g).unwrap().values(), [1.0, 2.0, 5.0, 6.0]);
+        let mask = plan.cut_mask("w", &Mask::from_fn(&[3, 2], |i| i >= 5).unwrap()).unwrap();
+        assert_eq!((mask.shape(), mask.indices().collect::<Vec<_>>()), (&[2, 2][..], vec![3]));
+        let mut slim = [0f32; 4];
+        let slim = TensorMut::new(&mut slim, &[2, 2]).unwrap();
+        adam.step(Step::new(slim, TensorRef::new(&[1f32; 4], &[2, 2]).unwrap(), &mut { cut })).unwrap();
+    }
+
+    #[test]
+    fn factored_state_is_cut_along_the_axes_it_has() {
+        for shape in [[3, 2], [3, 3]] {
+            let plan = plan(shape);
+            let optimizer = Adafactor::new(0.1).unwrap();
+            let mut w = vec![1f32; shape[0] * shape[1]];
+            let g: Vec<f32> = (0..w.len()).map(|i| (i + 1) as f32).collect();
+            let g = TensorRef::new(&g, &shape).unwrap();
+            let mut state = optimizer.init(&g).unwrap();
+            optimizer.step(Step::new(TensorMut::new(&mut w, &shape).unwrap(), &g, &mut state)).unwrap();
+            let cut = plan.cut_state("w", &state).unwrap();
+            let slot =
+                |state: &State, name: &str| state.slot(name).unwrap().values().as_slice::<f32>().unwrap().to_vec();
+            let rows = slot(&state, "row_var");
+            assert_eq!(slot(&cut, "row_var"), [rows[0], rows[2]]);
+            assert_eq!(slot(&cut, "col_var"), slot(&state, "col_var"));
+            let slim = [2, shape[1]];
+            let mut w = vec![1f32; 2 * shape[1]];
+            let grad = w.clone();
+            let param = TensorMut::new(&mut w, &slim).unwrap();
+            optimizer.step(Step::new(param, TensorRef::new(&grad, &slim).unwrap(), &mut { cut })).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let plan = plan([3, 2]);
+        assert!(plan.cut("w", &[0f32; 6]).is_err() && plan.cut("none", &[0f32; 6]).is_err());
+        assert!(plan.indices("w", 2).is_err() && plan.indices("none", 0).is_err());
+        assert!(plan.cut_mask("v", &Mask::keep_all(&[3, 2]).unwrap()).is_err());
+        let odd = State::new::<f32>(&[3, 2], crate::Schema::new("odd").slot("s", &[6], 0.0)).unwrap();
+        assert_eq!(plan.cut_state("w", &odd).unwrap_err().kind(), crate::ErrorKind::State);
+    }
+
+    proptest! {
+        #[test]
+        fn gathering_is_indexing(shape in prop::collection::vec(1usize..4, 1..4), seed in any::<u64>()) {
+            let values: Vec<usize> = (0..shape.iter().product()).collect();
+            let axes: Vec<Vec<usize>> = shape.iter().enumerate().map(|(axis, &n)| {
+                let kept: Vec<usize> = (0..n).filter(|i| seed >> (4 * axis + i) & 1 == 0).collect();
+                if kept.is_empty() { vec![n - 1] } else { kept }
+            }).collect();
+            let cut = gather(&values, &shape, &axes);
+            let index = |flat: usize| {
+                let mut rest = flat;
+                let mut at: Vec<usize> = axes.iter().rev().map(|kept| {
+                    let i = kept[rest % kept.len()];
+                    rest /= kept.len();
+                    i
+                }).collect();
+                at.reverse();
+                at.iter().zip(&shape).fold(0, |flat, (i, n)| flat * n + i)
+            };
+            prop_assert_eq!(cut.shape.iter().product::<usize>(), cut.values.len());
+            for (flat, value) in cut.values.iter().enumerate() {
+                prop_assert_eq!(*value, index(flat));
+            }
+        }
+    }
+}

@@ -232,6 +232,52 @@ fn a_bias_is_made_where_none_is_and_a_mean_moves_where_there_is_one() {
 }
 
 #[test]
+fn weights_that_are_used_twice_are_folded_for_each_user() {
+    // A table that also reads the result, and a layer with a bias that two values go through.
+    let shapes: [(&str, &[usize]); 5] = [("table", &[7, 6]), ("w", &[5, 6]), ("b", &[5]), ("v", &[6, 5]), ("c", &[6])];
+    let mut model = Topology::builder(shapes).unwrap();
+    let ids = model.add("ids", Input::new(&[4], 0), []).unwrap();
+    let x = model.add("x", lapidary::slim::Embedding::new("table"), [ids]).unwrap();
+    let a = model.add("a", Dense::new("w").with_bias("b"), [x]).unwrap();
+    let a = model.add("p", Dense::new("v").with_bias("c"), [a]).unwrap();
+    let y = model.add("y", Activation::Sigmoid, [a]).unwrap();
+    let b = model.add("b", Dense::new("w").with_bias("b"), [y]).unwrap();
+    let b = model.add("q", Dense::new("v"), [b]).unwrap();
+    let z = model.add("z", Binary::Add, [x, y, b]).unwrap();
+    model.add("logits", Dense::new("table"), [z]).unwrap();
+    let topology = model.build().unwrap();
+    assert_eq!(topology.groups().iter().map(|group| group.size).collect::<Vec<_>>(), [4, 6, 5, 7]);
+    let mut dice = Dice(41);
+    let data = shapes.map(|(name, shape)| {
+        (name.to_owned(), Array::new(shape, (0..shape.iter().product()).map(|_| dice.number()).collect()))
+    });
+    let weights: BTreeMap<String, Array> = data.into_iter().collect();
+    let weights = views(&weights);
+    let importance = Importance::of(&topology, &weights).unwrap();
+    let plan = Plan::new(&topology, &weights, &importance, &Keep::ratio(0.5).unwrap()).unwrap();
+    let (masked, slim) = (plan.masked(&weights).unwrap(), plan.apply(&weights).unwrap());
+    // The constants of the two users differ: each has a bias of its own now.
+    assert_eq!(slim.report.made, ["b.bias", "q.bias"]);
+    let dense = |x: &[f64], w: &[f64], b: Option<&[f64]>| -> Vec<f64> {
+        let rows = w.chunks(x.len()).enumerate();
+        rows.map(|(o, row)| row.iter().zip(x).map(|(w, x)| w * x).sum::<f64>() + b.map_or(0.0, |b| b[o])).collect()
+    };
+    let run = |tensors: &BTreeMap<String, lapidary::slim::Tensor<f64>>| -> Vec<f64> {
+        let get = |name: &str| tensors.get(name).map(|tensor| tensor.values());
+        let width = tensors["table"].shape()[1];
+        let x = &tensors["table"].values()[2 * width..3 * width];
+        let bias = |made: &str, own: &str| get(made).or(get(own));
+        let a = dense(x, get("w").unwrap(), bias("a.bias", "b"));
+        let y: Vec<f64> =
+            dense(&a, get("v").unwrap(), bias("p.bias", "c")).into_iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
+        let b = dense(&dense(&y, get("w").unwrap(), bias("b.bias", "b")), get("v").unwrap(), get("q.bias"));
+        let z: Vec<f64> = x.iter().zip(y).zip(b).map(|((x, y), b)| x + y + b).collect();
+        dense(&z, get("table").unwrap(), get("logits.bias"))
+    };
+    near(&run(&masked), &run(&slim.tensors), 1e-12);
+}
+
+#[test]
 fn budgets_hold_and_tables_of_times_too() {
     let mut m = Maker::new(31, &[8], 0);
     let a = m.dense(0, 12, true);

@@ -335,20 +335,27 @@ pub(crate) fn check(
     let params: usize = slim.tensors.values().map(|tensor| tensor.values().len()).sum();
     assert_eq!((params, slim.topology.params()), (slim.report.params_after, params));
     assert!(slim.report.macs_after <= slim.report.macs_before);
-    // Over the masked weights nothing more changes, and the plan knows.
-    let dead = Plan::new(topology, &lapidary::slim::views(&masked), &importance, keep).unwrap();
-    assert_eq!(dead.groups(), plan.groups());
-    let again = dead.apply(&lapidary::slim::views(&masked)).unwrap();
+    // Over the masked weights nothing more changes, and the report knows.
+    let again = plan.apply(&lapidary::slim::views(&masked)).unwrap();
     assert!(again.report.is_exact(), "{}", again.report);
-    assert_eq!(again.tensors, slim.tensors);
+    let again = model.run(&again.topology, &arrays(&again.weights()), &inputs);
+    near(&before, &again, 1e-9);
+    if slim.report.is_exact() {
+        near(&model.run(topology, weights, &inputs), &after, 1e-9);
+    }
     let went = plan.groups().iter().map(|group| group.size - group.kept.len()).sum();
     (slim, went)
 }
 
-/// A second time over the slim model, as in rounds.
-fn check_twice(mut model: Model, ratio: f64, seed: u64) -> usize {
+/// A second time over the slim model, as in rounds. Of the weights, `zeros` eighths are 0 at first, so that channels are
+/// dead or unread.
+fn check_twice(mut model: Model, ratio: f64, zeros: usize, seed: u64) -> usize {
     let topology = model.topology();
     let mut dice = Dice(seed);
+    for (name, tensor) in &mut model.weights {
+        let may = !name.contains("running");
+        tensor.data.iter_mut().for_each(|w| *w = if may && dice.below(8) < zeros { 0.0 } else { *w });
+    }
     let keep = Keep::ratio(ratio).unwrap();
     let (slim, went) = check(&model, &topology, &model.weights.clone(), &keep, &mut dice);
     model.weights = arrays(&slim.weights());
@@ -361,13 +368,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn images_keep_the_masked_outputs(seed in any::<u64>(), steps in 0usize..9, ratio in 0.0..1.0f64) {
-        check_twice(images(seed, steps), ratio, seed ^ 1);
+    fn images_keep_the_masked_outputs(seed in any::<u64>(), steps in 0usize..9, ratio in 0.0..1.0f64, zeros in 0usize..8) {
+        check_twice(images(seed, steps), ratio, zeros.saturating_sub(3), seed ^ 1);
     }
 
     #[test]
-    fn sequences_keep_the_masked_outputs(seed in any::<u64>(), steps in 0usize..8, ratio in 0.0..1.0f64) {
-        check_twice(sequences(seed, steps), ratio, seed ^ 1);
+    fn sequences_keep_the_masked_outputs(seed in any::<u64>(), steps in 0usize..8, ratio in 0.0..1.0f64, zeros in 0usize..8) {
+        check_twice(sequences(seed, steps), ratio, zeros.saturating_sub(1), seed ^ 1);
     }
 }
 

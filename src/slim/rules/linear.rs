@@ -312,7 +312,9 @@ impl Rule for Linear {
         let at = fold.at;
         let Some(form) = self.form(at.shape(&self.weight)) else { return };
         let dropped = fold.dropped(0);
-        if dropped.is_empty() || !self.mixes(at.input(0)) || self.goes_whole(&form) {
+        // Weights that also make the channels they read (an embedding's table) are masked with them.
+        let tied = at.produces(&self.weight, usize::from(!self.inputs_first));
+        if dropped.is_empty() || !self.mixes(at.input(0)) || self.goes_whole(&form) || tied {
             return;
         }
         let values = at.values(fold.weights, &self.weight);
@@ -322,7 +324,7 @@ impl Rule for Linear {
             seen.map(|&(i, c)| c * self.sum(&form, &values, o, i)).sum()
         };
         let shifts = (0..form.all_outputs()).map(shift).collect();
-        fold.shift(self.bias.as_deref(), "bias", shifts, at.output().atoms());
+        fold.shift(self.bias.as_deref(), shifts, at.output().atoms());
     }
 
     fn numbers(&self) -> Vec<(&'static str, f64)> {
@@ -334,7 +336,7 @@ impl Rule for Linear {
         if let Some(form) = self.form(cut.at.shape(&self.weight)).filter(|form| self.goes_whole(form)) {
             slim.groups = if cut.at.input(0).axis() == Some(0) { cut.counts(0).0 / form.inputs } else { form.groups };
         }
-        slim.bias = slim.bias.or_else(|| cut.bias().map(str::to_owned));
+        slim.bias = cut.bias().map(str::to_owned).or(slim.bias);
         slim.into()
     }
 

@@ -96,9 +96,9 @@ pub(crate) trait Rule: Debug + Send + Sync {
     /// Puts what the inputs' dropped channels were into the tensors.
     fn fold(&self, _fold: &mut Fold<'_>) {}
 
-    /// Whether a constant offset of the input can go into its tensors, so that the node before needs no bias.
-    fn absorbs(&self) -> bool {
-        false
+    /// The tensor that can take a constant offset of the input, so that the node before needs no bias.
+    fn absorbs(&self) -> Option<&str> {
+        None
     }
 
     /// Numbers of the node that slimming may change, by name.

@@ -136,8 +136,8 @@ impl Rule for BatchNorm {
         }
     }
 
-    fn absorbs(&self) -> bool {
-        true
+    fn absorbs(&self) -> Option<&str> {
+        Some(&self.mean)
     }
 
     fn slim(&self, cut: Cut<'_>) -> Node {

@@ -130,13 +130,17 @@ impl Rule for Recurrent {
         let shift = |row: &[f64]| dropped.iter().map(|&(i, c)| row[i] * c).sum();
         let shifts = values.chunks(width).map(shift).collect();
         let rows = fold.at.output().atoms().repeat(self.cell.gates());
-        fold.shift(self.bias_names().next().map(String::as_str), "bias", shifts, &rows);
+        fold.shift(self.bias_names().next().map(String::as_str), shifts, &rows);
     }
 
     fn slim(&self, cut: Cut<'_>) -> Node {
-        // A new bias is of the inputs; the state has none then.
-        let made = || cut.bias().map(|bias| [bias.to_owned(), String::new()]);
-        Self { biases: self.biases.clone().or_else(made), ..self.clone() }.into()
+        let mut slim = self.clone();
+        if let Some(made) = cut.bias() {
+            // Of the inputs; the state has none where there was none.
+            let state = self.biases.as_ref().map_or_else(String::new, |[_, state]| state.clone());
+            slim.biases = Some([made.to_owned(), state]);
+        }
+        slim.into()
     }
 
     fn costs(&self, at: At<'_>) -> Vec<Cost> {

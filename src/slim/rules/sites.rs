@@ -1,7 +1,7 @@
 //! What a rule sees of the model while it is asked.
 
 use super::Rule;
-use crate::slim::topology::{Atom, Graph, Layout};
+use crate::slim::topology::{Atom, Graph, Layout, Role};
 use std::collections::BTreeMap;
 
 /// A node in its model.
@@ -27,6 +27,12 @@ impl<'a> At<'a> {
     /// The shape of a tensor, which linking has seen.
     pub(crate) fn shape(self, tensor: &str) -> &'a [usize] {
         self.graph.find_tensor(tensor).map_or(&[], |index| &self.graph.tensors[index].shape)
+    }
+
+    /// Whether an axis of a tensor makes channels, for this node or another.
+    pub(crate) fn produces(self, tensor: &str, axis: usize) -> bool {
+        let axes = self.graph.find_tensor(tensor).map(|index| &self.graph.tensors[index].axes);
+        axes.is_ok_and(|axes| axes.get(axis).is_some_and(|axis| axis.roles.contains(&Role::Produces)))
     }
 
     pub(crate) fn values(self, weights: &dyn Source, tensor: &str) -> Vec<f64> {
@@ -144,6 +150,21 @@ impl Constants {
         Self { values: self.values.iter().map(|value| value.map(&f)).collect(), ..self.clone() }
     }
 
+    /// As `sure` says where it knows, of the channels that pass a test; else as these.
+    pub(crate) fn or(mut self, sure: &Self, layout: &Layout, test: impl Fn(usize) -> bool) -> Self {
+        let Some(axis) = layout.axis() else { return self };
+        let Some(at) = self.axes.iter().position(|&a| a == axis).filter(|_| self.axes == sure.axes) else {
+            return self;
+        };
+        let inner: usize = self.dims[at + 1..].iter().product();
+        for (i, (value, sure)) in self.values.iter_mut().zip(&sure.values).enumerate() {
+            if sure.is_some() && test(i / inner % layout.shape[axis]) {
+                *value = *sure;
+            }
+        }
+        self
+    }
+
     /// Of each channel, where it is the same at all its other indices.
     pub(crate) fn per_channel(&self, layout: &Layout) -> Vec<Option<f64>> {
         let Some(axis) = layout.axis() else { return Vec::new() };
@@ -228,29 +249,37 @@ impl Fold<'_> {
         self.edit(tensor, |i, value| value + shifts.get(i).copied().unwrap_or(0.0));
     }
 
-    /// Multiplies a tensor.
+    /// Multiplies a tensor; once, whoever else uses it.
     pub(crate) fn scale(&mut self, tensor: &str, factor: f64) {
-        self.edit(tensor, |_, value| value * factor);
+        let index = self.at.graph.find_tensor(tensor);
+        if index.is_ok_and(|index| !self.edits.tensors.contains_key(&index)) {
+            self.edit(tensor, |_, value| value * factor);
+        }
     }
 
     /// Adds to each channel of the output: to the bias, or for a node after that [takes](super::Rule::absorbs) it, or
-    /// to a new bias, `NODE.suffix`, for these channels.
-    pub(crate) fn shift(&mut self, bias: Option<&str>, suffix: &str, shifts: Vec<f64>, atoms: &[Atom]) {
+    /// to a new bias, `NODE.bias`, for these channels.
+    pub(crate) fn shift(&mut self, bias: Option<&str>, shifts: Vec<f64>, atoms: &[Atom]) {
         let graph = self.at.graph;
         if shifts.iter().all(|shift| *shift == 0.0) {
             return;
         }
-        if let Some(bias) = bias {
+        let alone = |tensor: &str| graph.users(tensor) == 1;
+        if let Some(bias) = bias.filter(|bias| alone(bias)) {
             return self.add(bias, &shifts);
         }
-        if let [reader] = graph.readers[self.at.node][..]
-            && graph.at(reader).rule().absorbs()
+        // A bias that other nodes use too stays theirs.
+        let own = self.at.values_or_zeros(self.weights, bias, shifts.len());
+        let shifts: Vec<f64> = own.iter().zip(shifts).map(|(bias, shift)| bias + shift).collect();
+        if bias.is_none()
+            && let [reader] = graph.readers[self.at.node][..]
+            && graph.at(reader).rule().absorbs().is_some_and(alone)
             && !graph.nodes[self.at.node].output
         {
             self.edits.offsets.insert(self.at.node, shifts);
             return;
         }
-        let name = format!("{}.{suffix}", self.at.name());
+        let name = format!("{}.bias", self.at.name());
         let free = |name: &String| graph.find_tensor(name).is_err();
         let numbered = (2..).map(|i| format!("{name}.{i}"));
         let name = std::iter::once(name.clone()).chain(numbered).find(free).unwrap_or_default();

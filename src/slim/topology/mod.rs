@@ -142,6 +142,11 @@ impl Graph {
         known.ok_or_else(|| Error::argument("tensor", format!("{name:?}"), "one of the topology's"))
     }
 
+    /// How many nodes use a tensor.
+    pub(crate) fn users(&self, tensor: &str) -> usize {
+        self.nodes.iter().filter(|node| node.rule.rule().tensors().contains(&tensor)).count()
+    }
+
     pub(crate) fn find_node(&self, name: &str) -> Result<usize> {
         let known = self.node_names.get(name).copied();
         known.ok_or_else(|| Error::argument("node", format!("{name:?}"), "one of the topology's"))
