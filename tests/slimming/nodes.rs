@@ -57,14 +57,14 @@ fn strides_and_kinds_of_groups_do_not_matter() {
         [(1, false, false), (2, false, false), (2, false, true), (2, true, true), (4, true, false)]
     {
         let mut m = Maker::new(11, &[2, 7, 7], 0);
-        let x = m.conv(0, 4, 1, 0, 1, true, false);
+        let x = m.conv(0, 4, 1, 0, 1, true);
         m.tensor("weight", &if transposed { [4, 8 / groups, 3, 3] } else { [8, 4 / groups, 3, 3] });
         m.tensor("bias", &[8]);
         let op = Op::Conv { stride: 2, padding: 0, groups, bias: true, transposed, whole };
         let n = if transposed { 15 } else { 3 };
         let x = m.put(op, &[x], vec![8, n, n]);
         let x = m.batch_norm(x);
-        m.conv(x, 2, 1, 0, 1, true, false);
+        m.conv(x, 2, 1, 0, 1, true);
         // What goes into a transposed kernel must be 0.
         if transposed {
             m.model.weights.get_mut("n1.bias").unwrap().data.fill(0.0);
@@ -82,9 +82,9 @@ fn strides_and_kinds_of_groups_do_not_matter() {
 #[test]
 fn a_constant_into_zero_padding_is_held_or_approximated_and_measured() {
     let mut m = Maker::new(13, &[2, 6, 6], 0);
-    let x = m.conv(0, 6, 3, 1, 1, true, false);
+    let x = m.conv(0, 6, 3, 1, 1, true);
     let x = m.same(Op::Act(Activation::Relu), x);
-    m.conv(x, 3, 3, 1, 1, true, false);
+    m.conv(x, 3, 3, 1, 1, true);
     // After the ReLU the constants of the first three are 0.
     m.model.weights.get_mut("n1.bias").unwrap().data = vec![-0.5, -0.25, 0.0, 0.25, 0.5, 0.75];
     let (topology, weights) = (m.model.topology(), views(&m.model.weights));
@@ -122,9 +122,9 @@ fn a_constant_into_zero_padding_is_held_or_approximated_and_measured() {
 #[test]
 fn averages_that_count_zeros_hold_constants() {
     let mut m = Maker::new(17, &[2, 6, 6], 0);
-    let x = m.conv(0, 3, 1, 0, 1, true, false);
+    let x = m.conv(0, 3, 1, 0, 1, true);
     let x = m.put(Op::AveragePool(2, 1), &[x], vec![3, 4, 4]);
-    m.conv(x, 2, 1, 0, 1, true, false);
+    m.conv(x, 2, 1, 0, 1, true);
     assert_eq!(all_but_one(&m), 0);
     m.model.weights.get_mut("n1.bias").unwrap().data.fill(0.0);
     assert_eq!(all_but_one(&m), 2);
@@ -220,10 +220,10 @@ fn inputs_may_go_when_freed_and_replaced_by_their_means() {
 fn a_bias_is_made_where_none_is_and_a_mean_moves_where_there_is_one() {
     for norm in [false, true] {
         let mut m = Maker::new(29, &[3, 4, 4], 0);
-        let x = m.conv(0, 4, 1, 0, 1, true, false);
-        let x = m.conv(x, 3, 1, 0, 1, false, false);
+        let x = m.conv(0, 4, 1, 0, 1, true);
+        let x = m.conv(x, 3, 1, 0, 1, false);
         let x = if norm { m.batch_norm(x) } else { x };
-        m.conv(x, 2, 1, 0, 1, true, false);
+        m.conv(x, 2, 1, 0, 1, true);
         let topology = m.model.topology();
         let keep = Keep::ratio(0.5).unwrap();
         let (slim, _) = check(&m.model, &topology, &m.model.weights, &keep, &mut Dice(1));
@@ -316,15 +316,15 @@ fn budgets_hold_and_tables_of_times_too() {
 #[test]
 fn blocks_go_whole() {
     let mut m = Maker::new(37, &[2, 6, 6], 0);
-    let x = m.conv(0, 4, 1, 0, 1, true, false);
+    let x = m.conv(0, 4, 1, 0, 1, true);
     let mut ends = vec![x];
     for _ in 0..2 {
         let from = ends[ends.len() - 1];
-        let y = m.conv(from, 4, 3, 1, 1, true, false);
+        let y = m.conv(from, 4, 3, 1, 1, true);
         let y = m.put(Op::Binary(Binary::Add), &[from, y], vec![4, 6, 6]);
         ends.push(m.same(Op::Act(Activation::Relu), y));
     }
-    m.conv(ends[2], 2, 1, 0, 1, true, false);
+    m.conv(ends[2], 2, 1, 0, 1, true);
     let (mut builder, values) = m.model.builder();
     builder.block("b1", values[ends[0]], values[ends[1]]).unwrap();
     builder.block("b2", values[ends[1]], values[ends[2]]).unwrap();

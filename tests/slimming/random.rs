@@ -62,7 +62,6 @@ impl Maker {
         padding: usize,
         groups: usize,
         bias: bool,
-        whole: bool,
     ) -> usize {
         let shape = self.shapes[x].clone();
         self.tensor("weight", &[outputs, shape[0] / groups, kernel, kernel]);
@@ -70,8 +69,17 @@ impl Maker {
             self.tensor("bias", &[outputs]);
         }
         let spatial = |n: usize| n + 2 * padding + 1 - kernel;
-        let op = Op::Conv { stride: 1, padding, groups, bias, transposed: false, whole };
+        let op = Op::Conv { stride: 1, padding, groups, bias, transposed: false, whole: false };
         self.put(op, &[x], vec![outputs, spatial(shape[1]), spatial(shape[2])])
+    }
+
+    /// Two groups of a convolution of points.
+    pub(crate) fn grouped(&mut self, x: usize, outputs: usize, whole: bool) -> usize {
+        let shape = self.shapes[x].clone();
+        self.tensor("weight", &[outputs, shape[0] / 2, 1, 1]);
+        self.tensor("bias", &[outputs]);
+        let op = Op::Conv { stride: 1, padding: 0, groups: 2, bias: true, transposed: false, whole };
+        self.put(op, &[x], vec![outputs, shape[1], shape[2]])
     }
 
     pub(crate) fn transposed(
@@ -152,7 +160,7 @@ impl Maker {
     fn branch(&mut self, x: usize) -> usize {
         let channels = self.shapes[x][0];
         let bias = self.dice.below(2) == 0;
-        let y = self.conv(x, channels, 3, 1, 1, bias, false);
+        let y = self.conv(x, channels, 3, 1, 1, bias);
         if self.dice.below(2) == 0 { self.batch_norm(y) } else { self.act(y) }
     }
 }
@@ -160,20 +168,20 @@ impl Maker {
 /// Images: convolutions and all that goes with them.
 fn images(seed: u64, steps: usize) -> Model {
     let mut m = Maker::new(seed, &[2, 5, 5], 0);
-    let mut x = m.conv(0, 4, 3, 1, 1, true, false);
+    let mut x = m.conv(0, 4, 3, 1, 1, true);
     for _ in 0..steps {
         let [c, h, w] = m.shapes[x][..] else { unreachable!() };
         x = match m.dice.below(16) {
-            0 => m.conv(x, 6, 1, 0, 1, true, false),
-            1 if h > 2 => m.conv(x, 4, 3, 0, 1, false, false),
-            2 => m.conv(x, 4, 3, 1, 1, false, false),
+            0 => m.conv(x, 6, 1, 0, 1, true),
+            1 if h > 2 => m.conv(x, 4, 3, 0, 1, false),
+            2 => m.conv(x, 4, 3, 1, 1, false),
             3 if c % 2 == 0 => {
                 let whole = m.dice.below(2) == 0;
-                m.conv(x, 4, 1, 0, 2, true, whole)
+                m.grouped(x, 4, whole)
             }
             4 => {
                 let double = 1 + m.dice.below(2);
-                m.conv(x, c * double, 3, 1, c, true, false)
+                m.conv(x, c * double, 3, 1, c, true)
             }
             5 if h < 6 => {
                 let groups = if c % 2 == 0 { 1 + m.dice.below(2) } else { 1 };
@@ -189,9 +197,9 @@ fn images(seed: u64, steps: usize) -> Model {
             11 => {
                 // A gate of each channel by their means.
                 let g = m.put(Op::Global, &[x], vec![c, 1, 1]);
-                let g = m.conv(g, 2, 1, 0, 1, true, false);
+                let g = m.conv(g, 2, 1, 0, 1, true);
                 let g = m.act(g);
-                let g = m.conv(g, c, 1, 0, 1, true, false);
+                let g = m.conv(g, c, 1, 0, 1, true);
                 let g = m.same(Op::Act(Activation::Sigmoid), g);
                 m.put(Op::Binary(Binary::Mul), &[x, g], vec![c, h, w])
             }

@@ -104,10 +104,10 @@ fn the_bias_of_a_dropped_unit_is_not_lost() {
 #[test]
 fn lenet_is_cut_through_its_flattening() {
     let mut m = Maker::new(4, &[1, 28, 28], 0);
-    let x = m.conv(0, 6, 5, 2, 1, true, false);
+    let x = m.conv(0, 6, 5, 2, 1, true);
     let x = m.same(Op::Act(Activation::Tanh), x);
     let x = m.put(Op::AveragePool(2, 0), &[x], vec![6, 14, 14]);
-    let x = m.conv(x, 16, 5, 0, 1, true, false);
+    let x = m.conv(x, 16, 5, 0, 1, true);
     let x = m.same(Op::Act(Activation::Tanh), x);
     let x = m.put(Op::AveragePool(2, 0), &[x], vec![16, 5, 5]);
     let x = m.put(Op::Flat, &[x], vec![400]);
@@ -132,16 +132,16 @@ fn lenet_is_cut_through_its_flattening() {
 #[test]
 fn shuffles_and_nested_concatenations_are_cut() {
     let mut m = Maker::new(6, &[2, 4, 4], 0);
-    let x = m.conv(0, 12, 1, 0, 1, true, false);
+    let x = m.conv(0, 12, 1, 0, 1, true);
     let x = m.batch_norm(x);
-    let y = m.conv(x, 12, 1, 0, 2, true, false);
+    let y = m.conv(x, 12, 1, 0, 2, true);
     let y = m.shuffle(y, 2);
-    let y = m.conv(y, 12, 3, 1, 12, true, false);
-    let y = m.conv(y, 6, 1, 0, 2, true, false);
+    let y = m.conv(y, 12, 3, 1, 12, true);
+    let y = m.conv(y, 6, 1, 0, 2, true);
     let y = m.put(Op::Concat(0), &[x, y], vec![18, 4, 4]);
-    let z = m.conv(y, 5, 1, 0, 1, true, false);
+    let z = m.conv(y, 5, 1, 0, 1, true);
     let y = m.put(Op::Concat(0), &[z, y], vec![23, 4, 4]);
-    m.conv(y, 2, 1, 0, 1, true, false);
+    m.conv(y, 2, 1, 0, 1, true);
     let topology: Topology = m.model.topology();
     let free = |topology: &Topology| {
         topology.groups().iter().filter(|g| g.frozen.is_none()).map(|g| g.size).collect::<Vec<_>>()

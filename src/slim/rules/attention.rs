@@ -43,7 +43,7 @@ impl Rule for Attention {
         let [q, k, v] = link.inputs() else {
             return Err(Error::argument("number of inputs", link.inputs().len(), "3: queries, keys, values"));
         };
-        if self.key_heads == 0 || self.heads == 0 || self.heads % self.key_heads != 0 {
+        if self.key_heads == 0 || self.heads == 0 || !self.heads.is_multiple_of(self.key_heads) {
             let found = format!("{} for {}", self.key_heads, self.heads);
             return Err(Error::argument("heads of keys", found, "a divisor of the heads of queries"));
         }
