@@ -287,7 +287,7 @@ fn sequences(seed: u64, steps: usize) -> Model {
             7 => {
                 // Backwards through another order of axes.
                 let y = m.put(Op::Transpose(vec![1, 0]), &[x], vec![width, 4]);
-                let y = m.act(y);
+                let y = if bias { m.act(y) } else { m.dense(y, 4, false) };
                 m.put(Op::Transpose(vec![1, 0]), &[y], vec![4, width])
             }
             _ => {

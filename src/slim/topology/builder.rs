@@ -64,15 +64,7 @@ impl Builder {
         inputs: impl AsRef<[Value]>,
     ) -> Result<Value> {
         let (name, node) = (name.into(), node.into());
-        let before = (self.union.clone(), self.tensors.clone());
-        let added = self.link(&name, &node, inputs.as_ref()).map_err(|error| error.in_tensor(&name));
-        let (inputs, layout) = match added {
-            Ok(added) => added,
-            Err(error) => {
-                (self.union, self.tensors) = before;
-                return Err(error);
-            }
-        };
+        let (inputs, layout) = self.link(&name, &node, inputs.as_ref()).map_err(|error| error.in_tensor(&name))?;
         self.node_names.insert(name.clone(), self.nodes.len());
         self.nodes.push(Entry { name, rule: node, inputs, layout, output: false });
         Ok(Value(self.nodes.len() - 1))
@@ -86,11 +78,20 @@ impl Builder {
         let layouts = inputs.iter().map(|&value| self.nodes.get(value).map(|entry| entry.layout.clone()));
         let layouts: Option<Vec<Layout>> = layouts.collect();
         let layouts = layouts.ok_or_else(|| Error::argument("input", "another model's value", "an earlier one"))?;
-        let layout = node.rule().link(&mut Link { builder: self, node: name, inputs: &layouts })?;
-        if checked_volume(&layout.shape)? == 0 {
-            return Err(Error::empty("output of the node"));
+        let union = self.union.clone();
+        let mut link = Link { builder: self, node: name, inputs: &layouts, before: Vec::new() };
+        let linked = node.rule().link(&mut link).and_then(|layout| match checked_volume(&layout.shape)? {
+            0 => Err(Error::empty("output of the node")),
+            _ => Ok(layout),
+        });
+        let before = link.before;
+        if linked.is_err() {
+            self.union = union;
+            for (tensor, axis, entry) in before.into_iter().rev() {
+                self.tensors[tensor].axes[axis] = entry;
+            }
         }
-        Ok((inputs, layout))
+        Ok((inputs, linked?))
     }
 
     /// Says that a value is an output of the model: all of its channels stay. Values that no node reads are outputs too.

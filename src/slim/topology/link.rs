@@ -4,6 +4,7 @@ use super::{
     builder::Builder,
     group::Role,
     layout::Layout,
+    tensor::Axis,
     union::{Atom, Union},
 };
 use crate::error::{Error, Result};
@@ -13,6 +14,8 @@ pub(crate) struct Link<'a> {
     pub(super) builder: &'a mut Builder,
     pub(super) node: &'a str,
     pub(super) inputs: &'a [Layout],
+    /// What was known of the axes that it ties: tensor, axis and that.
+    pub(super) before: Vec<(usize, usize, Axis)>,
 }
 
 impl<'a> Link<'a> {
@@ -83,6 +86,7 @@ impl<'a> Link<'a> {
             return Err(Error::shape("tensor", &expected, &shape).in_tensor(tensor));
         }
         let entry = &mut self.builder.tensors[index].axes[axis];
+        self.before.push((index, axis, entry.clone()));
         if !entry.roles.contains(&role) {
             entry.roles.push(role);
         }
