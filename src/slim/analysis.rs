@@ -31,33 +31,43 @@ pub(super) struct Analysis {
 impl Analysis {
     /// `replacements` says what a node's channels are taken for when they go, unless they are constants.
     pub(super) fn new(graph: &Graph, weights: &dyn Source, replacements: &BTreeMap<usize, Vec<f64>>) -> Self {
-        let mut known: Vec<Constants> = Vec::new();
-        for node in 0..graph.nodes.len() {
-            known.push(constants(graph, weights, node, &known, false));
-        }
+        let readings = readings(graph, weights);
         let verdicts = graph.groups.iter().map(|group| vec![Verdict::Constant; group.size]).collect();
         let held = graph.groups.iter().map(|group| vec![None; group.size]).collect();
         let mut analysis = Self { gone: Vec::new(), verdicts, held };
-        for reading in readings(graph, weights) {
-            analysis.judge(graph, &reading, &known[reading.value]);
-        }
+        // What matters somewhere is masked when it goes, and what is made of it is no constant then: so until no more is found.
+        let known = loop {
+            let mut known: Vec<Constants> = Vec::new();
+            for (node, entry) in graph.nodes.iter().enumerate() {
+                let all = constants(graph, weights, node, &known, false);
+                let nothing = Constants { values: vec![None; all.values.len()], ..all.clone() };
+                known.push(
+                    nothing.or(&all, &entry.layout, |channel| analysis.is_constant(graph, &entry.layout, channel)),
+                );
+            }
+            let before = analysis.verdicts.clone();
+            readings.iter().for_each(|reading| analysis.judge(graph, reading, &known[reading.value]));
+            if analysis.verdicts == before {
+                break known;
+            }
+        };
         for (node, entry) in graph.nodes.iter().enumerate() {
             let mut guess = constants(graph, weights, node, &analysis.gone, true);
             if let Some(values) = replacements.get(&node) {
                 guess = Constants::new(&entry.layout, values.iter().copied().map(Some).collect());
             }
             // A channel that is constant everywhere stays that constant; any other is as all that makes it was masked.
-            let constant = |channel: usize| {
-                let place = graph.places[entry.layout.atoms()[channel]];
-                analysis.verdicts[place.group][place.at] == Verdict::Constant
-            };
-            let gone = guess.or(&known[node], &entry.layout, constant);
+            let gone =
+                guess.or(&known[node], &entry.layout, |channel| analysis.is_constant(graph, &entry.layout, channel));
             analysis.gone.push(gone);
         }
-        for reading in readings(graph, weights) {
-            analysis.hold(graph, &reading);
-        }
+        readings.iter().for_each(|reading| analysis.hold(graph, reading));
         analysis
+    }
+
+    fn is_constant(&self, graph: &Graph, layout: &Layout, channel: usize) -> bool {
+        let place = graph.places[layout.atoms()[channel]];
+        self.verdicts[place.group][place.at] == Verdict::Constant
     }
 
     fn judge(&mut self, graph: &Graph, reading: &Reading<'_>, known: &Constants) {
@@ -108,18 +118,14 @@ struct Reading<'a> {
 }
 
 /// All of them, in order.
-fn readings<'a>(graph: &'a Graph, weights: &'a dyn Source) -> impl Iterator<Item = Reading<'a>> {
-    let of_node = move |(node, entry): (usize, &'a super::topology::Entry)| {
+fn readings<'a>(graph: &'a Graph, weights: &dyn Source) -> Vec<Reading<'a>> {
+    let mut all = Vec::new();
+    for (node, entry) in graph.nodes.iter().enumerate() {
         let (at, rule) = (graph.at(node), entry.rule.rule());
-        let reading = move |value: usize, reads| Reading {
-            reader: &entry.name,
-            value,
-            layout: &graph.nodes[value].layout,
-            reads,
-        };
-        let inputs = entry.inputs.iter().enumerate();
-        let inputs = inputs.map(move |(k, &value)| reading(value, rule.reads(at, weights, k)));
-        inputs.chain(std::iter::once_with(move || reading(node, rule.feeds_back(at, weights))))
-    };
-    graph.nodes.iter().enumerate().flat_map(of_node)
+        let reading =
+            |value: usize, reads| Reading { reader: &entry.name, value, layout: &graph.nodes[value].layout, reads };
+        all.extend(entry.inputs.iter().enumerate().map(|(k, &value)| reading(value, rule.reads(at, weights, k))));
+        all.push(reading(node, rule.feeds_back(at, weights)));
+    }
+    all
 }
