@@ -111,7 +111,8 @@ impl Plan {
         for ((group, candidate), requested) in graph.groups.iter().zip(&candidates).zip(requested) {
             let count = keep.bounded(requested.max(candidate.floor), group.size);
             let held = &analysis.held[groups.len()];
-            let held = held.iter().enumerate().filter(|(channel, _)| !keep.approximate && !candidate.free[*channel]);
+            let may = group.frozen.is_none() && !keep.approximate;
+            let held = held.iter().enumerate().filter(|_| may);
             groups.push(GroupPlan {
                 name: group.name.clone(),
                 size: group.size,

@@ -419,9 +419,11 @@ fn attention(q: &Array, k: &Array, v: &Array, heads: usize, key_heads: usize) ->
         let served = head / (heads / key_heads);
         let score = |key: usize| {
             let dot = |d: usize| q.at(&[step, head * width + d]) * k.at(&[key, served * width + d]);
-            ((0..width).map(dot).sum::<f64>() / (width as f64).sqrt()).exp()
+            (0..width).map(dot).sum::<f64>() / (width as f64).sqrt()
         };
         let scores: Vec<f64> = (0..k.shape[0]).map(score).collect();
+        let largest = scores.iter().fold(f64::MIN, |a, &b| a.max(b));
+        let scores: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
         let all: f64 = scores.iter().sum();
         scores.iter().enumerate().map(|(key, s)| s / all * v.at(&[key, served * value_width + e])).sum()
     })
