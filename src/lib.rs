@@ -6,7 +6,7 @@
 //!   [`Symmetric`](quant::Symmetric) and more, with their error certified, and computes with the codes ([`Linear`](quant::Linear));
 //! * [`prune`] **prunes** them: by magnitude, gradients or inputs, one by one or in blocks, rows and channels, into a [`Mask`]
 //!   that an optimizer keeps;
-//! * [`slim`] **slims** models: units and layers that do not matter leave, a smaller dense model stays;
+//! * [`slim`] **slims** models: channels, heads and blocks that do not matter leave, a smaller dense model stays;
 //! * [`sparse`] **stores** what pruning left, and multiplies with it, [`Sparse`](sparse::Sparse): compressed rows, blocks, bits or
 //!   two of four, of numbers or codes;
 //! * [`format`](mod@format) writes what is left to a file, and what training needs to go on.

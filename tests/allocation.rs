@@ -169,10 +169,10 @@ fn all(n: usize) {
             layer.forward(x, TensorMut::new(&mut y, &[3, n / 100]).unwrap(), &mut workspace).unwrap();
         });
     }
-    let mask = Mask::from_fn(&[n / 100, 100], |i| i % 4 < 2 && i % 7 < 4).unwrap();
+    let kept = Mask::from_fn(&[n / 100, 100], |i| i % 4 < 2 && i % 7 < 4).unwrap();
     let weights = TensorRef::new(&gradient[..n / 100 * 100], &[n / 100, 100]).unwrap();
     for form in [Form::Csr, Form::Bitmask, Form::TwoOfFour, Form::Blocks { height: 4, width: 4 }, Form::Dense] {
-        let sparse = Sparse::from_dense(&weights, &mask, form).unwrap();
+        let sparse = Sparse::from_dense(&weights, &kept, form).unwrap();
         let codes = sparse.quantize_rows(&symmetric.per_group(32).unwrap()).unwrap();
         for sparse in [sparse, codes] {
             let mut workspace = sparse::Workspace::default();

@@ -344,6 +344,6 @@ fn types_cross_threads() {
     fn assert<T: Send + Sync>() {}
     assert::<(Adam, AdamW, Adagrad, Sgd, MinMax, Affine, Symmetric, Magnitude, Pruning<Magnitude>, Select)>();
     assert::<(Mask, QTensor, lapidary::State, lapidary::Error, lapidary::Isa)>();
-    assert::<(lapidary::slim::Chain<f32>, lapidary::slim::Plan, lapidary::slim::SlimReport)>();
+    assert::<(lapidary::slim::Topology, lapidary::slim::Plan, lapidary::slim::Slim<f32>)>();
     assert::<(Box<dyn Optimizer<f32>>, Box<dyn lapidary::Quantizer<f32>>, Box<dyn lapidary::Pruner<f32>>)>();
 }

@@ -8,14 +8,15 @@ use crate::{
 };
 use indicatif::ProgressBar;
 use lapidary::{
-    Error, Mask, Pruner, QuantizerExt, Result,
+    Error, Mask, Pruner, QuantizerExt, Result, TensorRef,
     format::packed::{Packed, Stored},
     prune::Magnitude,
     quant::MinMax,
-    slim::{Activation, Chain, Dense, INPUTS, Importance, Keep, Plan},
+    slim::{Activation, Dense, Importance, Input, Keep, Plan, Topology},
 };
 use ndarray::{Array1, Array2, ArrayView2, s};
 use rand::{SeedableRng, rngs::StdRng};
+use std::collections::BTreeMap;
 
 /// What every stage works with.
 pub(crate) struct Workshop<'a> {
@@ -200,7 +201,7 @@ impl Workshop<'_> {
             let part = round as f64 / rounds as f64;
             let hidden = |from: f64, to: usize| (from * (to as f64 / from).powf(part)).round() as usize;
             let inputs = width.inputs.map_or(pixels.len(), |inputs| inputs.min(pixels.len()));
-            let widths = vec![inputs, hidden(300.0, width.hidden[0]), hidden(100.0, width.hidden[1])];
+            let widths = [inputs, hidden(300.0, width.hidden[0]), hidden(100.0, width.hidden[1])];
             let (slim, kept) = cut(&net, x.view(), widths)?;
             net = slim;
             x = Split::pixels(x.view(), &kept);
@@ -216,14 +217,24 @@ impl Workshop<'_> {
 
 /// The network with so many inputs and hidden units, and the inputs kept: units go by the spread of their activation
 /// times the norm of their outgoing weights, and leave their mean in the next bias.
-fn cut(net: &Net, x: ArrayView2<'_, f32>, widths: Vec<usize>) -> Result<(Net, Vec<usize>)> {
-    let last = net.layers.len() - 1;
-    let layers = net.layers.iter().enumerate().map(|(i, layer)| {
-        let activation = if i < last { Activation::Relu } else { Activation::Identity };
-        Dense::new(format!("fc{}", i + 1), &layer.weight, layer.bias.as_slice(), activation)
-    });
-    let chain = Chain::new(layers.collect::<Result<_>>()?)?;
-    let topology = chain.topology()?.unfreeze(INPUTS)?;
+fn cut(net: &Net, x: ArrayView2<'_, f32>, widths: [usize; 3]) -> Result<(Net, Vec<usize>)> {
+    let mut weights = BTreeMap::new();
+    for (i, layer) in net.layers.iter().enumerate() {
+        weights.insert(format!("fc{}.weight", i + 1), TensorRef::from(&layer.weight));
+        weights.insert(format!("fc{}.bias", i + 1), TensorRef::from(&layer.bias));
+    }
+    let mut model = Topology::builder(weights.iter().map(|(name, tensor)| (name, tensor.shape())))?;
+    // The slim network is fed just the pixels that it reads.
+    let mut value = model.add("pixels", Input::new(&[x.ncols()], 0).freed(), [])?;
+    for i in 1..=net.layers.len() {
+        let dense = Dense::new(format!("fc{i}.weight")).with_bias(format!("fc{i}.bias"));
+        value = model.add(format!("fc{i}"), dense, [value])?;
+        if i < net.layers.len() {
+            value = model.add(format!("relu{i}"), Activation::Relu, [value])?;
+        }
+    }
+    model.output(value)?;
+    let topology = model.build()?;
 
     let sample = x.slice(s![..x.nrows().min(SAMPLE), ..]);
     let activations = net.activations(sample);
@@ -237,18 +248,23 @@ fn cut(net: &Net, x: ArrayView2<'_, f32>, widths: Vec<usize>) -> Result<(Net, Ve
         None => spread.to_vec(),
     });
     let importance = Importance::new(&topology, scores.collect())?;
-    let mut plan = Plan::new(&topology, &importance, Keep::Widths(widths))?;
-    for (group, (_, mean)) in topology.groups().iter().zip(statistics) {
-        plan = plan.replace(&group.name, mean.to_vec())?;
+    let mut keep = Keep::widths(["pixels", "fc1", "fc2"].into_iter().zip(widths));
+    for (node, (_, mean)) in ["pixels", "relu1", "relu2"].into_iter().zip(statistics) {
+        keep = keep.with_replacement(node, mean.to_vec());
     }
-    let (slim, _) = chain.slim(&plan)?;
-    let layers = slim.layers().iter().map(|layer| {
-        let weight = Array2::from_shape_vec((layer.outputs(), layer.inputs()), layer.weight().to_vec());
-        let bias = layer.bias().map_or_else(|| Array1::zeros(layer.outputs()), |bias| Array1::from(bias.to_vec()));
-        Layer { weight: weight.unwrap_or_default(), bias }
-    });
-    let kept = plan.kept(INPUTS).unwrap_or_default().to_vec();
-    Ok((Net { layers: layers.collect() }, kept))
+    let plan = Plan::new(&topology, &weights, &importance, &keep)?;
+    let slim = plan.apply(&weights)?;
+    let tensor = |name: String| slim.tensors.get(&name).ok_or_else(|| Error::empty("layer of the slim network"));
+    let layer = |i: usize| {
+        let weight = tensor(format!("fc{i}.weight"))?;
+        let (shape, values) = (weight.shape(), weight.values().to_vec());
+        Ok(Layer {
+            weight: Array2::from_shape_vec((shape[0], shape[1]), values).unwrap_or_default(),
+            bias: Array1::from(tensor(format!("fc{i}.bias"))?.values().to_vec()),
+        })
+    };
+    let layers = (1..=net.layers.len()).map(layer).collect::<Result<_>>()?;
+    Ok((Net { layers }, plan.kept("pixels").unwrap_or_default().to_vec()))
 }
 
 /// Of candidates with their parameters and validation errors, the smallest first: the first within the limit, or where

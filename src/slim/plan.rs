@@ -1,131 +1,134 @@
 //! Which channels stay: to be looked at, and then applied.
 
 use super::{
+    analysis::Analysis,
+    budget::{Candidate, widths},
     importance::Importance,
-    topology::{Group, Topology},
+    keep::{Keep, Target},
+    rules::Kept,
+    size::Sizes,
+    tensor::{Bound, Tensor},
+    topology::{Axis, Graph, Role, Topology},
 };
 use crate::{
     element::Element,
     error::{Error, Result},
-    tensor::{Mask, State, TensorRef, qtensor::check_finite},
+    tensor::{Mask, SlotValues, State, TensorRef, qtensor::check_finite},
 };
-
-/// How many channels of a group stay.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Keep {
-    /// Those of importance above a threshold, strictly; 1 is the mean of the group.
-    Above(f64),
-    /// This share of each group, 0 to 1, rounded half to even.
-    Ratio(f64),
-    /// So many of each group that is not frozen, in the topology's order.
-    Widths(Vec<usize>),
-}
+use std::{borrow::Borrow, collections::BTreeMap};
 
 /// What stays of one group.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct GroupPlan {
-    /// The group it is about.
-    pub group: Group,
-    /// The indices that stay, ascending; never empty.
+    /// The group's name.
+    pub name: String,
+    /// How many channels it has.
+    pub size: usize,
+    /// Those that stay, ascending; never none.
     pub kept: Vec<usize>,
-    /// How many were asked for, before rounding to a multiple and before the rule that one stays.
+    /// How many the rule asked for, before multiples and minima, and before the rule that one stays.
     pub requested: usize,
-    /// What each channel is replaced by when it goes, where that was said.
-    pub replacement: Option<Vec<f64>>,
+    /// Channels that could not go exactly, and why.
+    pub held: Vec<(usize, String)>,
+    /// Why none of the group may go, where that is so.
+    pub frozen: Option<String>,
 }
 
 /// Which channels of each group stay. Of equal scores the lower index stays; at least one always does.
 ///
 /// ```
-/// use lapidary::slim::{Importance, Keep, Member, Plan, Role, Topology};
-/// let members = vec![Member::new("w1", 0, Role::Produces), Member::new("w2", 1, Role::Consumes)];
-/// let topology = Topology::new().group("hidden", 4, members)?;
-/// let importance = Importance::new(&topology, vec![vec![0.1, 4.0, 0.2, 2.0]])?;
-/// let plan = Plan::new(&topology, &importance, Keep::Ratio(0.5))?;
-/// assert_eq!(plan.groups()[0].kept, [1, 3]);
-/// let w1 = [0.0f32, 1.0, 2.0, 3.0];
-/// assert_eq!(plan.cut("w1", &w1)?, [1.0, 3.0]); // and any tensor with the same channels, a gradient say
+/// use lapidary::{TensorRef, slim::{Activation, Dense, Importance, Input, Keep, Plan, Topology}};
+/// use std::collections::BTreeMap;
+/// // Unit 1 of the hidden layer has no incoming weights: it is the constant relu(0.5).
+/// let (w1, b1, w2) = ([1.0f32, 2.0, 0.0, 0.0, -1.0, 1.0], [0.0f32, 0.5, 0.25], [1.0f32, 4.0, 2.0]);
+/// let weights = BTreeMap::from([
+///     ("w1", TensorRef::new(&w1, &[3, 2])?), ("b1", TensorRef::from(&b1)), ("w2", TensorRef::new(&w2, &[1, 3])?),
+/// ]);
+/// let mut model = Topology::builder(weights.iter().map(|(name, w)| (*name, w.shape())))?;
+/// let x = model.add("x", Input::new(&[2], 0), [])?;
+/// let x = model.add("hidden", Dense::new("w1").with_bias("b1"), [x])?;
+/// let x = model.add("relu", Activation::Relu, [x])?;
+/// let x = model.add("y", Dense::new("w2"), [x])?;
+/// model.output(x)?;
+/// let topology = model.build()?;
+///
+/// let importance = Importance::of(&topology, &weights)?;
+/// let plan = Plan::new(&topology, &weights, &importance, &Keep::above(0.0)?)?;
+/// assert_eq!(plan.kept("hidden"), Some(&[0, 2][..]));
+/// let slim = plan.apply(&weights)?;
+/// assert_eq!(slim.tensors["w2"].values(), [1.0, 2.0]);
+/// assert_eq!(slim.tensors["y.bias"].values(), [2.0]); // 4 * relu(0.5): a bias was made
+/// assert!(slim.report.is_exact());
 /// # Ok::<(), lapidary::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 #[must_use]
 pub struct Plan {
-    groups: Vec<GroupPlan>,
+    pub(super) topology: Topology,
+    pub(super) groups: Vec<GroupPlan>,
+    pub(super) kept: Kept,
+    pub(super) replacements: BTreeMap<usize, Vec<f64>>,
+    pub(super) approximate: bool,
 }
 
 impl Plan {
-    /// A plan from importances of the same topology.
+    /// A plan for a topology with its weights, from importances.
+    ///
+    /// Channels that are not to be folded exactly stay, unless [`Keep::with_approximation`] lets them go.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) for a NaN threshold, a ratio outside 0..=1 or a width above the
-    /// group's; [`Shape`](crate::ErrorKind::Shape) when importances or widths are not as many as groups.
-    pub fn new(topology: &Topology, importance: &Importance, keep: Keep) -> Result<Self> {
-        check_sizes(topology.groups().iter().map(|group| group.size), importance)?;
-        let free = topology.groups().iter().filter(|group| group.frozen.is_none());
-        let mut widths = match &keep {
-            Keep::Above(threshold) if threshold.is_nan() => {
-                return Err(Error::argument("threshold", threshold, "a number"));
-            }
-            Keep::Ratio(ratio) if !(0.0..=1.0).contains(ratio) => {
-                return Err(Error::argument("ratio", ratio, "from 0 to 1"));
-            }
-            Keep::Widths(widths) if widths.len() != free.clone().count() => {
-                return Err(Error::shape("list of widths", &[free.count()], &[widths.len()]));
-            }
-            Keep::Widths(widths) => widths.as_slice(),
-            _ => &[],
-        }
-        .iter();
-        let mut groups = Vec::new();
-        for (group, scores) in topology.groups().iter().zip(importance.scores()) {
-            let requested = match &keep {
-                _ if group.frozen.is_some() => group.size,
-                Keep::Above(threshold) => scores.iter().filter(|&score| score > threshold).count(),
-                Keep::Ratio(ratio) => (ratio * group.size as f64).round_ties_even() as usize,
-                Keep::Widths(_) => widths.next().copied().unwrap_or(group.size),
+    /// [`Shape`](crate::ErrorKind::Shape) when a weight or the importances do not fit the topology;
+    /// [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinite weight or replacement;
+    /// [`Argument`](crate::ErrorKind::Argument) for a missing weight, an unknown group or node, a width above the group's or of a
+    /// frozen group, a budget that cannot be kept.
+    pub fn new<T: Element, K: Borrow<str> + Ord>(
+        topology: &Topology,
+        weights: &BTreeMap<K, TensorRef<'_, T>>,
+        importance: &Importance,
+        keep: &Keep,
+    ) -> Result<Self> {
+        let graph = &*topology.0;
+        let bound = Bound::new(graph, weights)?;
+        importance.check(topology)?;
+        let replacements = replacements(graph, keep)?;
+        let analysis = Analysis::new(graph, &bound, &replacements);
+        let held = |group: usize, channel: usize| !keep.approximate && analysis.held[group][channel].is_some();
+        let candidate = |group: usize| {
+            let Candidate { scores, free, floor } = Candidate {
+                scores: &importance.scores()[group],
+                free: (0..graph.groups[group].size).map(|channel| !held(group, channel)).collect(),
+                floor: keep.bounded(0, graph.groups[group].size),
             };
-            if requested > group.size {
-                let found = format!("{requested} of {}", group.size);
-                return Err(Error::argument("width", found, "at most the group's size").in_tensor(&group.name));
+            match graph.groups[group].frozen {
+                Some(_) => Candidate { scores, free: vec![false; free.len()], floor: free.len() },
+                None => Candidate { floor: floor.max(free.iter().filter(|free| !**free).count()), scores, free },
             }
-            let kept = best(scores, requested.max(1));
-            groups.push(GroupPlan { group: group.clone(), kept, requested, replacement: None });
+        };
+        let candidates: Vec<_> = (0..graph.groups.len()).map(candidate).collect();
+        let requested = requested(graph, keep, &candidates)?;
+        let mut groups = Vec::new();
+        for ((group, candidate), requested) in graph.groups.iter().zip(&candidates).zip(requested) {
+            let count = keep.bounded(requested.max(candidate.floor), group.size);
+            let held = &analysis.held[groups.len()];
+            let may = group.frozen.is_none() && !keep.approximate;
+            let held = held.iter().enumerate().filter(|_| may);
+            groups.push(GroupPlan {
+                name: group.name.clone(),
+                size: group.size,
+                kept: best(candidate, count),
+                requested,
+                held: held.filter_map(|(channel, reason)| Some((channel, reason.clone()?))).collect(),
+                frozen: group.frozen.clone(),
+            });
         }
-        Ok(Self { groups })
-    }
-
-    /// Widens each group to a multiple of `multiple`, or to its full size where that is less.
-    ///
-    /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) when `multiple` is 0; [`Shape`](crate::ErrorKind::Shape) as in [`Plan::new`].
-    pub fn round_to(mut self, multiple: usize, importance: &Importance) -> Result<Self> {
-        if multiple == 0 {
-            return Err(Error::argument("multiple", 0, "at least 1"));
-        }
-        check_sizes(self.groups.iter().map(|plan| plan.group.size), importance)?;
-        for (plan, scores) in self.groups.iter_mut().zip(importance.scores()) {
-            plan.kept = best(scores, plan.kept.len().next_multiple_of(multiple).min(plan.group.size));
-        }
-        Ok(self)
-    }
-
-    /// Says what the channels of a group are replaced by when they go: constants, such as the mean
-    /// of each over calibration data. Without it, a channel that is not constant is replaced by 0.
-    ///
-    /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) for an unknown group; [`Shape`](crate::ErrorKind::Shape) when there is
-    /// not one constant a channel; [`NonFinite`](crate::ErrorKind::NonFinite) for a NaN or infinite one.
-    pub fn replace(mut self, group: &str, constants: Vec<f64>) -> Result<Self> {
-        let known = self.groups.iter_mut().find(|plan| plan.group.name == group);
-        let plan = known.ok_or_else(|| Error::argument("group", format!("{group:?}"), "one of the plan's"))?;
-        if constants.len() != plan.group.size {
-            return Err(Error::shape("replacement", &[plan.group.size], &[constants.len()]).in_tensor(group));
-        }
-        check_finite("replacement", &constants).map_err(|error| error.in_tensor(group))?;
-        plan.replacement = Some(constants);
-        Ok(self)
+        let flags = |plan: &GroupPlan| {
+            let mut flags = vec![false; plan.size];
+            plan.kept.iter().for_each(|&channel| flags[channel] = true);
+            flags
+        };
+        let kept = Kept(groups.iter().map(flags).collect());
+        Ok(Self { topology: topology.clone(), groups, kept, replacements, approximate: keep.approximate })
     }
 
     /// What stays of each group, in the topology's order.
@@ -134,32 +137,60 @@ impl Plan {
         &self.groups
     }
 
-    /// The indices of a group that stay.
+    /// The channels of a group that stay.
     #[must_use]
     pub fn kept(&self, group: &str) -> Option<&[usize]> {
-        self.groups.iter().find(|plan| plan.group.name == group).map(|plan| &plan.kept[..])
+        self.groups.iter().find(|plan| plan.name == group).map(|plan| &plan.kept[..])
     }
 
-    /// What stays of a tensor's elements, in logical order: a parameter, or its gradient.
+    /// The indices of an axis of a tensor that stay; all where none can go.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) for a tensor that is in no group;
-    /// [`Shape`](crate::ErrorKind::Shape) when it lacks the axis of a group, or that has another size.
-    pub fn cut<'a, T: Element>(&self, tensor: &str, values: impl Into<TensorRef<'a, T>>) -> Result<Vec<T>> {
+    /// [`Argument`](crate::ErrorKind::Argument) for an unknown tensor or an axis that it has not.
+    pub fn indices(&self, tensor: &str, axis: usize) -> Result<Vec<usize>> {
+        let graph = &*self.topology.0;
+        let shape = &graph.tensors[graph.find_tensor(tensor)?];
+        let Some(entry) = shape.axes.get(axis) else {
+            return Err(Error::argument("axis", axis, "one of the tensor's").in_tensor(tensor));
+        };
+        Ok(self.axis(entry, shape.shape[axis]))
+    }
+
+    /// What stays of a tensor of the model's elements, in logical order: a parameter, or its gradient.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) for an unknown tensor; [`Shape`](crate::ErrorKind::Shape) when it has
+    /// another shape.
+    pub fn cut<'a, T: Element>(&self, tensor: &str, values: impl Into<TensorRef<'a, T>>) -> Result<Tensor<T>> {
         let values = values.into();
-        Ok(gather(values.as_slice(), values.shape(), &self.axes(tensor, values.shape())?))
+        let axes = self.axes(tensor, values.shape())?;
+        Ok(gather(values.as_slice(), values.shape(), &axes))
     }
 
-    /// What stays of the optimizer state of a tensor: the same indices in every slot of the parameter's shape.
+    /// What stays of the optimizer state of a tensor: the same indices in every slot of its shape, and in a slot that has all of
+    /// its axes but one (Adafactor's) those of the others.
     ///
     /// # Errors
-    /// As [`cut`](Plan::cut).
+    /// As [`cut`](Plan::cut); [`State`](crate::ErrorKind::State) for a slot of another shape.
     pub fn cut_state(&self, tensor: &str, state: &State) -> Result<State> {
-        let shape = state.shape();
-        let axes = self.axes(tensor, shape)?;
-        let indices: Vec<usize> = (0..shape.iter().product()).collect();
-        let kept = gather(&indices, shape, &axes);
-        Ok(state.map_slots(&cut_dims(shape, &axes), |values| values.gather(kept.iter().copied())))
+        let axes = self.axes(tensor, state.shape())?;
+        let shape: Vec<usize> = axes.iter().map(Vec::len).collect();
+        state.map_slots(&shape, |name, dims, values| {
+            let own = if dims == state.shape() {
+                axes.clone()
+            } else {
+                let missing = missing_axis(name, dims, state.shape());
+                let missing = missing.ok_or_else(|| {
+                    Error::state(format!("slot {name:?} of shape {dims:?} cannot be cut")).in_tensor(tensor)
+                })?;
+                let others = axes.iter().enumerate().filter(|(axis, _)| *axis != missing);
+                others.map(|(_, kept)| kept.clone()).collect()
+            };
+            let indices: Vec<usize> = (0..dims.iter().product()).collect();
+            let kept = gather(&indices, dims, &own);
+            let cut: SlotValues = values.gather(kept.values.iter().copied());
+            Ok((kept.shape, cut))
+        })
     }
 
     /// What stays of a tensor's mask.
@@ -170,142 +201,267 @@ impl Plan {
         let axes = self.axes(tensor, mask.shape())?;
         let indices: Vec<usize> = (0..mask.len()).collect();
         let kept = gather(&indices, mask.shape(), &axes);
-        Mask::from_fn(&cut_dims(mask.shape(), &axes), |i| mask.get(kept[i]) == Some(true))
+        Mask::from_fn(&kept.shape, |i| mask.get(kept.values[i]) == Some(true))
     }
 
-    /// The indices kept along each axis of a tensor; `None` for an axis that no group has.
-    fn axes(&self, tensor: &str, shape: &[usize]) -> Result<Vec<Option<&[usize]>>> {
-        let members = self.groups.iter().flat_map(|plan| &plan.group.members).filter(|m| m.tensor == tensor);
-        match members.map(|member| member.axis).max() {
-            None => return Err(Error::argument("tensor", format!("{tensor:?}"), "in a group of the plan")),
-            Some(axis) if axis >= shape.len() => {
-                let found = format!("of shape {shape:?}");
-                return Err(
-                    Error::argument("tensor", found, "of more axes, as its group's members say").in_tensor(tensor)
-                );
+    /// The model before slimming that a slim one is to equal: the same tensors, with 0 in the weights that
+    /// [produce](Role::Produces) channels that go, unless those were constants.
+    ///
+    /// # Errors
+    /// As [`apply`](Plan::apply), for weights.
+    pub fn masked<T: Element, K: Borrow<str> + Ord>(
+        &self,
+        weights: &BTreeMap<K, TensorRef<'_, T>>,
+    ) -> Result<BTreeMap<String, Tensor<T>>> {
+        let graph = &*self.topology.0;
+        let bound = Bound::new(graph, weights)?;
+        let analysis = Analysis::new(graph, &bound, &self.replacements);
+        let mut tensors = BTreeMap::new();
+        for (shape, given) in graph.tensors.iter().zip(&bound.0) {
+            let mut values = given.as_slice().to_vec();
+            for (axis, entry) in shape.axes.iter().enumerate().filter(|(_, axis)| axis.roles.contains(&Role::Produces))
+            {
+                let atoms = entry.atoms.as_deref().unwrap_or_default();
+                let inner: usize = shape.shape[axis + 1..].iter().product();
+                let goes = |atom: usize| {
+                    let place = graph.places[atom];
+                    let verdict = analysis.verdicts[place.group][place.at];
+                    !self.kept.has(graph, atom) && verdict != super::analysis::Verdict::Constant
+                };
+                let gone: Vec<bool> = atoms.iter().map(|&atom| goes(atom)).collect();
+                for (i, value) in values.iter_mut().enumerate() {
+                    if gone[i / inner % shape.shape[axis]] {
+                        *value = T::default();
+                    }
+                }
             }
-            Some(_) => {}
+            tensors.insert(shape.name.clone(), Tensor::new(shape.shape.clone(), values));
         }
-        let axis = |(axis, &n): (usize, &usize)| {
-            let has = |plan: &&GroupPlan| plan.group.members.iter().any(|member| member.is_axis(tensor, axis));
-            let Some(plan) = self.groups.iter().find(has) else { return Ok(None) };
-            if plan.group.size != n {
-                let expected: Vec<_> =
-                    (0..shape.len()).map(|i| if i == axis { plan.group.size } else { shape[i] }).collect();
-                return Err(Error::shape("tensor to cut", &expected, shape).in_tensor(tensor));
-            }
-            Ok(Some(&plan.kept[..]))
-        };
-        shape.iter().enumerate().map(axis).collect()
+        Ok(tensors)
+    }
+
+    fn axis(&self, axis: &Axis, len: usize) -> Vec<usize> {
+        match &axis.atoms {
+            Some(atoms) => self.kept.indices(&self.topology.0, atoms),
+            None => (0..len).collect(),
+        }
+    }
+
+    /// The indices kept along each axis of a tensor.
+    pub(super) fn axes(&self, tensor: &str, shape: &[usize]) -> Result<Vec<Vec<usize>>> {
+        let graph = &*self.topology.0;
+        let known = &graph.tensors[graph.find_tensor(tensor)?];
+        if known.shape != shape {
+            return Err(Error::shape("tensor to cut", &known.shape, shape).in_tensor(tensor));
+        }
+        Ok(known.axes.iter().zip(shape).map(|(axis, &n)| self.axis(axis, n)).collect())
     }
 }
 
-/// An error unless there is a score for each channel of groups of these sizes.
-fn check_sizes(sizes: impl Iterator<Item = usize>, importance: &Importance) -> Result<()> {
-    let sizes: Vec<_> = sizes.collect();
-    let lengths: Vec<_> = importance.scores().iter().map(Vec::len).collect();
-    if sizes == lengths { Ok(()) } else { Err(Error::shape("importance", &sizes, &lengths)) }
+/// The values that nodes' channels are taken for, by node.
+fn replacements(graph: &Graph, keep: &Keep) -> Result<BTreeMap<usize, Vec<f64>>> {
+    let find = |(name, values): (&String, &Vec<f64>)| {
+        let node = graph.find_node(name)?;
+        let channels = graph.nodes[node].layout.atoms().len();
+        if values.len() != channels {
+            return Err(Error::shape("replacement", &[channels], &[values.len()]).in_tensor(name));
+        }
+        check_finite("replacement", values).map_err(|error| error.in_tensor(name))?;
+        Ok((node, values.clone()))
+    };
+    keep.replacements.iter().map(find).collect()
 }
 
-/// The indices of the `count` highest scores, ascending; of equal scores the lower index.
-fn best(scores: &[f64], count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&i, &j| scores[j].total_cmp(&scores[i]).then(i.cmp(&j)));
+/// How many channels of each group a rule asks for.
+fn requested(graph: &Graph, keep: &Keep, candidates: &[Candidate<'_>]) -> Result<Vec<usize>> {
+    let each = |count: &dyn Fn(&Candidate<'_>) -> usize| {
+        let count = candidates.iter().zip(&graph.groups).map(|(candidate, group)| match group.frozen {
+            Some(_) => group.size,
+            None => count(candidate),
+        });
+        Ok(count.collect())
+    };
+    let full = |widths: &[usize]| -> Vec<usize> {
+        widths.iter().zip(&graph.groups).map(|(&width, group)| keep.bounded(width, group.size)).collect()
+    };
+    match &keep.target {
+        Target::Above(threshold) => each(&|group| group.scores.iter().filter(|score| *score > threshold).count()),
+        Target::Ratio(ratio) => each(&|group| (ratio * group.scores.len() as f64).round_ties_even() as usize),
+        Target::Widths(widths) => {
+            let mut requested: Vec<usize> = graph.groups.iter().map(|group| group.size).collect();
+            for (name, &width) in widths {
+                let index = graph.find_group(name)?;
+                let group = &graph.groups[index];
+                if width > group.size || group.frozen.is_some() && width != group.size {
+                    let found = format!("{width} of {}", group.size);
+                    let error = Error::argument("width", found, "at most the group's size, and all of a frozen group");
+                    return Err(error.in_tensor(name));
+                }
+                requested[index] = width;
+            }
+            Ok(requested)
+        }
+        Target::Params(budget) => {
+            let sizes = Sizes::new(graph);
+            widths(candidates, *budget, |widths| Ok(sizes.params(&full(widths))))
+        }
+        Target::Macs(budget) => {
+            let sizes = Sizes::new(graph);
+            widths(candidates, *budget, |widths| Ok(sizes.macs(&full(widths))))
+        }
+        Target::Latency(budget, table) => {
+            let sizes = Sizes::new(graph);
+            widths(candidates, *budget, |widths| sizes.latency(table, &full(widths)))
+        }
+    }
+}
+
+/// Those that cannot go, and of the others the highest scores, so many in all, ascending; of equal scores the lower index.
+fn best(group: &Candidate<'_>, count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..group.scores.len()).collect();
+    order.sort_by(|&i, &j| {
+        group.free[i].cmp(&group.free[j]).then(group.scores[j].total_cmp(&group.scores[i])).then(i.cmp(&j))
+    });
     order.truncate(count);
     order.sort_unstable();
     order
 }
 
-/// The shape of what the axes keep.
-fn cut_dims(shape: &[usize], axes: &[Option<&[usize]>]) -> Vec<usize> {
-    shape.iter().zip(axes).map(|(&n, axis)| axis.map_or(n, <[usize]>::len)).collect()
+/// The axis of a shape that a slot lacks.
+fn missing_axis(slot: &str, dims: &[usize], shape: &[usize]) -> Option<usize> {
+    let lacks = |axis: &usize| {
+        let others = shape.iter().enumerate().filter(|(i, _)| i != axis).map(|(_, n)| n);
+        others.eq(dims)
+    };
+    let mut fits = (0..shape.len()).filter(lacks);
+    let (first, second) = (fits.next(), fits.next());
+    match (second, shape.len().checked_sub(2)) {
+        (None, _) => first,
+        // Axes of equal length are told apart by name: rows have no last axis, columns no last but one.
+        (_, Some(rows)) if slot.starts_with("col") => Some(rows).filter(lacks),
+        (_, Some(rows)) if slot.starts_with("row") => Some(rows + 1).filter(lacks),
+        _ => None,
+    }
 }
 
 /// The elements at the kept indices of each axis.
-fn gather<T: Copy>(values: &[T], shape: &[usize], axes: &[Option<&[usize]>]) -> Vec<T> {
-    if values.is_empty() {
-        return Vec::new();
+pub(super) fn gather<T: Copy>(values: &[T], shape: &[usize], axes: &[Vec<usize>]) -> Tensor<T> {
+    let mut kept = values.to_vec();
+    // From the last axis on, so that what is before stays in place.
+    for (axis, indices) in axes.iter().enumerate().rev().filter(|(axis, indices)| indices.len() != shape[*axis]) {
+        let inner: usize = axes[axis + 1..].iter().map(Vec::len).product();
+        let runs = kept.chunks(inner * shape[axis]);
+        let run =
+            |run: &[T]| indices.iter().flat_map(|&i| run[i * inner..(i + 1) * inner].to_vec()).collect::<Vec<_>>();
+        kept = runs.flat_map(run).collect();
     }
-    let Some((&first, rest)) = shape.split_first() else { return values.to_vec() };
-    let stride: usize = rest.iter().product();
-    let slice = |i: usize| gather(&values[i * stride..(i + 1) * stride], rest, &axes[1..]);
-    match axes[0] {
-        Some(kept) => kept.iter().flat_map(|&i| slice(i)).collect(),
-        None if axes.iter().all(Option::is_none) => values.to_vec(),
-        None => (0..first).flat_map(slice).collect(),
-    }
+    Tensor { shape: axes.iter().map(Vec::len).collect(), values: kept }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Optimizer, OptimizerExt, Step, optim::Adam, slim::Member, slim::Role};
+    use crate::{
+        Optimizer, OptimizerExt, Step, TensorMut,
+        optim::{Adafactor, Adam},
+        slim::{Dense, Input},
+    };
+    use proptest::prelude::*;
 
-    fn topology(size: usize) -> Topology {
-        let members = vec![Member::new("w", 1, Role::Produces)];
-        Topology::new().group("hidden", size, members).unwrap()
-    }
-
-    fn widths(keep: Keep, scores: Vec<f64>) -> (usize, usize) {
-        let topology = topology(scores.len());
-        let importance = Importance::new(&topology, vec![scores]).unwrap();
-        let plan = Plan::new(&topology, &importance, keep).unwrap();
-        (plan.groups()[0].requested, plan.groups()[0].kept.len())
+    /// Three hidden units, of which the second goes, between two layers.
+    fn plan(shape: [usize; 2]) -> Plan {
+        let (w, v) = (vec![1f32; shape[0] * shape[1]], vec![1f32; 2 * shape[0]]);
+        let weights = BTreeMap::from([
+            ("w", TensorRef::new(&w, &shape).unwrap()),
+            ("v", TensorRef::new(&v, &[2, shape[0]]).unwrap()),
+        ]);
+        let mut model = Topology::builder(weights.iter().map(|(name, w)| (*name, w.shape()))).unwrap();
+        let x = model.add("x", Input::new(&shape[1..], 0), []).unwrap();
+        let x = model.add("w", Dense::new("w"), [x]).unwrap();
+        model.add("v", Dense::new("v"), [x]).unwrap();
+        let topology = model.build().unwrap();
+        let scores = topology.groups().iter().map(|group| (0..group.size).map(|i| f64::from(i != 1)).collect());
+        let importance = Importance::new(&topology, scores.collect()).unwrap();
+        Plan::new(&topology, &weights, &importance, &Keep::above(0.0).unwrap()).unwrap()
     }
 
     #[test]
-    fn counts_are_what_was_asked_whatever_the_ties() {
-        assert_eq!(widths(Keep::Ratio(0.1), vec![1.0; 10]), (1, 1));
-        assert_eq!(widths(Keep::Ratio(1.0 - 0.9), vec![1.0; 10]), (1, 1)); // 0.0999…
-        assert_eq!(widths(Keep::Ratio(0.0), vec![1.0; 10]), (0, 1));
-        assert_eq!(widths(Keep::Above(2.0), vec![1.0, 1.0]), (0, 1));
-        assert_eq!(widths(Keep::Above(1.0), vec![1.0, 3.0]), (1, 1));
-        assert_eq!(widths(Keep::Widths(vec![3]), vec![1.0; 7]), (3, 3));
-        let topology = topology(4);
-        let importance = Importance::new(&topology, vec![vec![1.0; 4]]).unwrap();
-        let plan = Plan::new(&topology, &importance, Keep::Ratio(0.5)).unwrap();
-        assert_eq!(plan.kept("hidden"), Some(&[0, 1][..]));
-        let plan = plan.round_to(3, &importance).unwrap();
-        assert_eq!((plan.groups()[0].requested, plan.kept("hidden").unwrap().len()), (2, 3));
-        assert_eq!(plan.round_to(8, &importance).unwrap().kept("hidden").unwrap().len(), 4);
+    fn state_and_masks_are_cut_by_the_same_indices() {
+        let plan = plan([3, 2]);
+        assert_eq!((plan.indices("w", 0).unwrap(), plan.indices("v", 0).unwrap()), (vec![0, 2], vec![0, 1]));
+        let (mut w, g) = ([0f32; 6], [1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let adam = Adam::new(0.1).unwrap().with_betas(0.0, 0.0).unwrap();
+        let g = TensorRef::new(&g, &[3, 2]).unwrap();
+        let mut state = adam.init(&g).unwrap();
+        adam.step(Step::new(TensorMut::new(&mut w, &[3, 2]).unwrap(), &g, &mut state)).unwrap();
+        let cut = plan.cut_state("w", &state).unwrap();
+        assert_eq!((cut.shape(), cut.steps()), (&[2, 2][..], 1));
+        assert_eq!(cut.slots()[0].values().as_slice::<f32>(), Some(&[1.0, 2.0, 5.0, 6.0][..]));
+        assert_eq!(plan.cut("w", &g).unwrap().values(), [1.0, 2.0, 5.0, 6.0]);
+        let mask = plan.cut_mask("w", &Mask::from_fn(&[3, 2], |i| i >= 5).unwrap()).unwrap();
+        assert_eq!((mask.shape(), mask.indices().collect::<Vec<_>>()), (&[2, 2][..], vec![3]));
+        let mut slim = [0f32; 4];
+        let slim = TensorMut::new(&mut slim, &[2, 2]).unwrap();
+        adam.step(Step::new(slim, TensorRef::new(&[1f32; 4], &[2, 2]).unwrap(), &mut { cut })).unwrap();
+    }
+
+    #[test]
+    fn factored_state_is_cut_along_the_axes_it_has() {
+        for shape in [[3, 2], [3, 3]] {
+            let plan = plan(shape);
+            let optimizer = Adafactor::new(0.1).unwrap();
+            let mut w = vec![1f32; shape[0] * shape[1]];
+            let g: Vec<f32> = (0..w.len()).map(|i| (i + 1) as f32).collect();
+            let g = TensorRef::new(&g, &shape).unwrap();
+            let mut state = optimizer.init(&g).unwrap();
+            optimizer.step(Step::new(TensorMut::new(&mut w, &shape).unwrap(), &g, &mut state)).unwrap();
+            let cut = plan.cut_state("w", &state).unwrap();
+            let slot =
+                |state: &State, name: &str| state.slot(name).unwrap().values().as_slice::<f32>().unwrap().to_vec();
+            let rows = slot(&state, "row_var");
+            assert_eq!(slot(&cut, "row_var"), [rows[0], rows[2]]);
+            assert_eq!(slot(&cut, "col_var"), slot(&state, "col_var"));
+            let slim = [2, shape[1]];
+            let mut w = vec![1f32; 2 * shape[1]];
+            let grad = w.clone();
+            let param = TensorMut::new(&mut w, &slim).unwrap();
+            optimizer.step(Step::new(param, TensorRef::new(&grad, &slim).unwrap(), &mut { cut })).unwrap();
+        }
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let topology = topology(4);
-        let importance = Importance::new(&topology, vec![vec![1.0; 4]]).unwrap();
-        let plan = |keep| Plan::new(&topology, &importance, keep);
-        assert!(plan(Keep::Ratio(1.1)).is_err() && plan(Keep::Ratio(f64::NAN)).is_err());
-        assert!(plan(Keep::Above(f64::NAN)).is_err() && plan(Keep::Widths(vec![5])).is_err());
-        assert!(plan(Keep::Widths(vec![1, 1])).is_err());
-        let plan = plan(Keep::Ratio(0.5)).unwrap();
-        assert!(plan.cut("w", TensorRef::new(&[0f32; 6], &[2, 3]).unwrap()).is_err());
-        assert!(plan.cut("w", &[0f32; 8]).is_err() && plan.cut("typo", &[0f32; 8]).is_err());
-        let empty = TensorRef::<f32>::new(&[], &[0, 4, usize::MAX, 2]).unwrap();
-        assert!(plan.cut("w", empty).unwrap().is_empty());
-        let other = Importance::new(&Topology::new(), vec![]).unwrap();
-        assert!(plan.clone().round_to(2, &other).is_err());
-        assert!(plan.clone().replace("hidden", vec![0.0; 3]).is_err() && plan.replace("other", vec![]).is_err());
+        let plan = plan([3, 2]);
+        assert!(plan.cut("w", &[0f32; 6]).is_err() && plan.cut("none", &[0f32; 6]).is_err());
+        assert!(plan.indices("w", 2).is_err() && plan.indices("none", 0).is_err());
+        assert!(plan.cut_mask("v", &Mask::keep_all(&[3, 2]).unwrap()).is_err());
+        let odd = State::new::<f32>(&[3, 2], crate::Schema::new("odd").slot("s", &[6], 0.0)).unwrap();
+        assert_eq!(plan.cut_state("w", &odd).unwrap_err().kind(), crate::ErrorKind::State);
     }
 
-    #[test]
-    fn state_is_cut_by_the_same_indices() {
-        let topology = topology(3);
-        let importance = Importance::new(&topology, vec![vec![2.0, 0.0, 1.0]]).unwrap();
-        let plan = Plan::new(&topology, &importance, Keep::Above(0.0)).unwrap();
-        let (mut w, g) = ([0f32; 6], [1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        let adam = Adam::new(0.1).unwrap().with_betas(0.0, 0.0).unwrap();
-        let g = TensorRef::new(&g, &[2, 3]).unwrap();
-        let mut state = adam.init(&g).unwrap();
-        adam.step(Step::new(crate::TensorMut::new(&mut w, &[2, 3]).unwrap(), &g, &mut state)).unwrap();
-        let cut = plan.cut_state("w", &state).unwrap();
-        assert_eq!((cut.shape(), cut.steps()), (&[2, 2][..], 1));
-        assert_eq!(cut.slots()[0].values().as_slice::<f32>(), Some(&[1.0, 3.0, 4.0, 6.0][..]));
-        assert_eq!(plan.cut("w", &g).unwrap(), [1.0, 3.0, 4.0, 6.0]);
-        let mask = plan.cut_mask("w", &Mask::from_fn(&[2, 3], |i| i >= 2).unwrap()).unwrap();
-        assert_eq!((mask.shape(), mask.indices().collect::<Vec<_>>()), (&[2, 2][..], vec![1, 2, 3]));
-        let mut slim = [0f32; 4];
-        let slim = crate::TensorMut::new(&mut slim, &[2, 2]).unwrap();
-        adam.step(Step::new(slim, TensorRef::new(&[1f32; 4], &[2, 2]).unwrap(), &mut { cut })).unwrap();
+    proptest! {
+        #[test]
+        fn gathering_is_indexing(shape in prop::collection::vec(1usize..4, 1..4), seed in any::<u64>()) {
+            let values: Vec<usize> = (0..shape.iter().product()).collect();
+            let axes: Vec<Vec<usize>> = shape.iter().enumerate().map(|(axis, &n)| {
+                let kept: Vec<usize> = (0..n).filter(|i| seed >> (4 * axis + i) & 1 == 0).collect();
+                if kept.is_empty() { vec![n - 1] } else { kept }
+            }).collect();
+            let cut = gather(&values, &shape, &axes);
+            let index = |flat: usize| {
+                let mut rest = flat;
+                let mut at: Vec<usize> = axes.iter().rev().map(|kept| {
+                    let i = kept[rest % kept.len()];
+                    rest /= kept.len();
+                    i
+                }).collect();
+                at.reverse();
+                at.iter().zip(&shape).fold(0, |flat, (i, n)| flat * n + i)
+            };
+            prop_assert_eq!(cut.shape.iter().product::<usize>(), cut.values.len());
+            for (flat, value) in cut.values.iter().enumerate() {
+                prop_assert_eq!(*value, index(flat));
+            }
+        }
     }
 }

@@ -1,7 +1,11 @@
 //! What a slimming did, in numbers and as a table.
 
-use super::chain::Chain;
-use crate::element::Element;
+use super::{analysis::Verdict, plan::Plan, topology::Topology};
+use crate::{
+    element::Element,
+    error::{Error, Result},
+    tensor::qtensor::check_finite,
+};
 use std::fmt;
 
 /// What a slimming did.
@@ -9,30 +13,24 @@ use std::fmt;
 #[non_exhaustive]
 #[must_use]
 pub struct SlimReport {
-    /// One entry a layer, in order, where layers were dropped or could have been.
-    pub layers: Vec<LayerReport>,
-    /// One entry a group of channels, in the chain's order, where channels were.
+    /// One entry a group of channels, in the topology's order.
     pub groups: Vec<GroupReport>,
-    /// Numbers in all layers before.
+    /// Biases that folding made.
+    pub made: Vec<String>,
+    /// Numbers in all tensors before.
     pub params_before: usize,
-    /// Numbers in all layers after.
+    /// Numbers in all tensors after.
     pub params_after: usize,
     /// Multiplications of a pass before.
     pub macs_before: usize,
     /// Multiplications of a pass after.
     pub macs_after: usize,
-}
-
-/// What a slimming did to one layer.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct LayerReport {
-    /// The layer's name.
-    pub name: String,
-    /// Its [importance](Chain::layer_importance).
-    pub importance: f64,
-    /// Whether it went.
-    pub dropped: bool,
+    /// Bytes of all tensors before.
+    pub bytes_before: usize,
+    /// Bytes of all tensors after.
+    pub bytes_after: usize,
+    /// How far the outputs are off, where that was [measured](Plan::measure).
+    pub difference: Option<Difference>,
 }
 
 /// What a slimming did to one group of channels.
@@ -45,14 +43,47 @@ pub struct GroupReport {
     pub before: usize,
     /// Channels the plan's rule asked for.
     pub requested: usize,
-    /// Channels after: at least one stays, and a multiple may have been asked for.
+    /// Channels after: at least one stays, some cannot go, and a multiple may have been asked for.
     pub after: usize,
-    /// Of those that went, how many were constant: folding them is exact.
+    /// Of those that went, how many were constant: folding them changes nothing.
     pub constant: usize,
-    /// Of those that went, how many were read by nobody: their weights onward were 0. Exact too.
+    /// Of those that went, how many were read by nobody: their weights onward were 0. That changes nothing either.
     pub unread: usize,
-    /// Why none could go, where that is so.
+    /// How many could not have gone exactly, and so stayed.
+    pub held: usize,
+    /// Why none could go, or why the first that was held was.
     pub frozen: Option<String>,
+}
+
+/// How far outputs are off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Difference {
+    /// The largest difference of one output.
+    pub largest: f64,
+    /// The L2 norm of the difference over that of what was expected; 0 where both are 0.
+    pub relative: f64,
+}
+
+impl Difference {
+    pub(super) fn new(expected: &[f64], found: &[f64]) -> Result<Self> {
+        if expected.len() != found.len() {
+            return Err(Error::shape("outputs", &[expected.len()], &[found.len()]));
+        }
+        if expected.is_empty() {
+            return Err(Error::empty("list of outputs"));
+        }
+        check_finite("outputs before", expected)?;
+        check_finite("outputs after", found)?;
+        let largest = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        // By the largest, so that no square overflows.
+        let scale = expected.iter().map(|x| x.abs()).fold(largest, f64::max);
+        let square = |x: f64| if scale > 0.0 { (x / scale) * (x / scale) } else { 0.0 };
+        let off: f64 = expected.iter().zip(found).map(|(a, b)| square(a - b)).sum();
+        let all: f64 = expected.iter().map(|a| square(*a)).sum();
+        let relative = if off == 0.0 { 0.0 } else { (off / all).sqrt() };
+        Ok(Self { largest, relative })
+    }
 }
 
 impl GroupReport {
@@ -64,59 +95,74 @@ impl GroupReport {
 }
 
 impl SlimReport {
-    pub(super) fn new<T: Element>(
-        before: &Chain<T>,
-        after: &Chain<T>,
-        layers: Vec<LayerReport>,
-        groups: Vec<GroupReport>,
-    ) -> Self {
+    pub(super) fn new<T: Element>(plan: &Plan, after: &Topology, verdicts: &[Vec<Verdict>], made: Vec<String>) -> Self {
+        let groups = plan.groups.iter().zip(plan.kept.0.iter().zip(verdicts)).map(|(group, (kept, verdicts))| {
+            let gone = |what: Verdict| kept.iter().zip(verdicts).filter(|(kept, v)| !**kept && **v == what).count();
+            GroupReport {
+                name: group.name.clone(),
+                before: group.size,
+                requested: group.requested,
+                after: group.kept.len(),
+                constant: gone(Verdict::Constant),
+                unread: gone(Verdict::Unread),
+                held: group.held.len(),
+                frozen: group.frozen.clone().or(group.held.first().map(|(_, reason)| reason.clone())),
+            }
+        });
+        let (params_before, params_after) = (plan.topology.params(), after.params());
+        let bytes = |params: usize| params.saturating_mul(T::DTYPE.size());
         Self {
-            layers,
-            groups,
-            params_before: before.params(),
-            params_after: after.params(),
-            macs_before: before.macs(),
+            groups: groups.collect(),
+            made,
+            params_before,
+            params_after,
+            macs_before: plan.topology.macs(),
             macs_after: after.macs(),
+            bytes_before: bytes(params_before),
+            bytes_after: bytes(params_after),
+            difference: None,
         }
     }
 
     /// Whether the slim model computes what the original did, but for rounding.
     #[must_use]
     pub fn is_exact(&self) -> bool {
-        let layers = self.layers.iter().all(|layer| !layer.dropped || layer.importance == 0.0);
-        layers && self.groups.iter().all(|group| group.approximated() == 0)
+        self.groups.iter().all(|group| group.approximated() == 0)
     }
 }
 
 impl fmt::Display for SlimReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for LayerReport { name, importance, dropped } in &self.layers {
-            let fate = if *dropped { "dropped" } else { "kept" };
-            writeln!(f, "layer {name:<16} importance {importance:<12.4} {fate}")?;
-        }
-        if !self.groups.is_empty() {
-            let [before, requested, after, constant, unread, approximated] =
-                ["before", "requested", "after", "constant", "unread", "approximated"];
-            writeln!(
-                f,
-                "{:<16} {before:>7} {requested:>9} {after:>7} {constant:>9} {unread:>7} {approximated:>13}",
-                "group"
-            )?;
-        }
+        let widest = self.groups.iter().map(|group| group.name.len()).max().unwrap_or(0).max(5);
+        let [before, requested, after, constant, unread, approximated] =
+            ["before", "requested", "after", "constant", "unread", "approximated"];
+        writeln!(
+            f,
+            "{:<widest$} {before:>7} {requested:>9} {after:>7} {constant:>9} {unread:>7} {approximated:>13}",
+            "group"
+        )?;
         for group in &self.groups {
-            let GroupReport { name, before, requested, after, constant, unread, frozen } = group;
+            let GroupReport { name, before, requested, after, constant, unread, held, frozen } = group;
             write!(
                 f,
-                "{name:<16} {before:>7} {requested:>9} {after:>7} {constant:>9} {unread:>7} {:>13}",
+                "{name:<widest$} {before:>7} {requested:>9} {after:>7} {constant:>9} {unread:>7} {:>13}",
                 group.approximated()
             )?;
             match frozen {
+                Some(reason) if *held > 0 => writeln!(f, "  {held} held: {reason}")?,
                 Some(reason) => writeln!(f, "  frozen: {reason}")?,
                 None => writeln!(f)?,
             }
         }
-        let percent = 100.0 * (1.0 - self.params_after as f64 / self.params_before as f64);
+        if !self.made.is_empty() {
+            writeln!(f, "new biases: {}", self.made.join(", "))?;
+        }
+        if let Some(Difference { largest, relative }) = self.difference {
+            writeln!(f, "outputs differ by at most {largest:.3e}, {relative:.3e} of their norm")?;
+        }
+        let percent = 100.0 * (1.0 - self.params_after as f64 / self.params_before.max(1) as f64);
         writeln!(f, "parameters {} -> {} (-{percent:.1} %)", self.params_before, self.params_after)?;
+        writeln!(f, "bytes {} -> {}", self.bytes_before, self.bytes_after)?;
         write!(f, "multiplications {} -> {}", self.macs_before, self.macs_after)
     }
 }

@@ -348,16 +348,18 @@ impl State {
         }
     }
 
-    /// The state of the elements that stay when a parameter is cut: for each axis, the indices kept.
-    /// Slots of another shape than the parameter's stay whole.
-    pub(crate) fn map_slots(&self, dims: &[usize], mut cut: impl FnMut(&SlotValues) -> SlotValues) -> Self {
+    /// The state of a parameter cut to a shape: `cut` gives the shape and the numbers of a slot from its name, shape and
+    /// numbers.
+    pub(crate) fn map_slots(
+        &self,
+        dims: &[usize],
+        mut cut: impl FnMut(&str, &[usize], &SlotValues) -> Result<(Vec<usize>, SlotValues)>,
+    ) -> Result<Self> {
         let slots = self.slots.iter().map(|slot| {
-            if slot.dims != self.dims {
-                return slot.clone();
-            }
-            Slot { dims: dims.into(), values: cut(&slot.values), ..slot.clone() }
+            let (dims, values) = cut(&slot.name, &slot.dims, &slot.values)?;
+            Ok(Slot { dims: dims.as_slice().into(), values, ..slot.clone() })
         });
-        Self { dims: dims.into(), slots: slots.collect(), ..self.clone() }
+        Ok(Self { dims: dims.into(), slots: slots.collect::<Result<_>>()?, ..self.clone() })
     }
 }
 

@@ -1,0 +1,8 @@
+//! Slimming: the slim model computes what the masked one does, whatever the model.
+
+mod digits;
+mod interpreter;
+mod nodes;
+mod random;
+mod rescnn;
+mod traps;
