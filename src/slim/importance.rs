@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     kernel::scan::scale_to_one,
     tensor::{TensorRef, qtensor::check_finite},
-    traits::Pruner,
+    traits::Criterion,
 };
 use std::{borrow::Borrow, collections::BTreeMap};
 
@@ -49,7 +49,7 @@ pub enum Normalize {
     None,
 }
 
-/// Scores by a criterion of elements, such as a [`Pruner`]'s.
+/// Scores by a criterion of elements, such as any [`Criterion`] of pruning.
 ///
 /// | option | default | purpose |
 /// |---|---|---|
@@ -92,20 +92,20 @@ impl Scoring {
         Self { roles: roles.to_vec(), ..self }
     }
 
-    /// By the scores that a pruner gives to elements.
+    /// By the scores that a criterion of pruning gives to elements.
     ///
     /// # Errors
-    /// As [`elements`](Scoring::elements); those of the pruner.
-    pub fn pruner<T: Element, K: Borrow<str> + Ord>(
+    /// As [`elements`](Scoring::elements); those of the criterion.
+    pub fn criterion<T: Element, K: Borrow<str> + Ord>(
         &self,
         topology: &Topology,
         weights: &BTreeMap<K, TensorRef<'_, T>>,
-        pruner: &dyn Pruner<T>,
+        criterion: &dyn Criterion<T>,
     ) -> Result<Importance> {
         self.elements(topology, weights, |_, tensor| {
-            let mut scores = vec![<T::Real as num_traits::Zero>::zero(); tensor.len()];
-            pruner.score(tensor, &mut scores)?;
-            Ok(scores.into_iter().map(|score| score.to_f64()).collect())
+            let mut scores = vec![0.0; tensor.len()];
+            criterion.score(tensor, &mut scores)?;
+            Ok(scores)
         })
     }
 
@@ -385,8 +385,7 @@ mod tests {
             ("w2", TensorRef::new(&w2, &[2, 2]).unwrap()),
         ]);
         let by = |scoring: Scoring| {
-            let pruner = Magnitude::count(0);
-            scores(scoring.with_normalize(Normalize::None).pruner(&topology(), &weights, &pruner))
+            scores(scoring.with_normalize(Normalize::None).criterion(&topology(), &weights, &Magnitude))
         };
         // The channels' elements: 3 4 1 0 and 0 1 0 15.
         assert_eq!(by(Scoring::new().with_aggregate(Aggregate::Sum)), [8.0, 16.0]);
