@@ -124,9 +124,14 @@ impl Reader {
         let words: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
         DefaultRangeDecoder::from_compressed(words).map(Self).map_err(|_| Error::format(0, "coded bytes end early"))
     }
+}
 
-    fn finish(self, bytes: usize) -> Result<()> {
-        if self.0.maybe_exhausted() { Ok(()) } else { Err(Error::format(bytes, "bytes after the last that is coded")) }
+/// An error unless what was decoded is coded as these very bytes: a reader itself cannot tell some that follow.
+fn check_bytes(bytes: &[u8], coded: Writer) -> Result<()> {
+    if coded.bytes() == bytes {
+        Ok(())
+    } else {
+        Err(Error::format(bytes.len(), "other bytes than what they say is coded as"))
     }
 }
 
@@ -198,12 +203,13 @@ pub(super) fn decode_mask(shape: &[usize], kept: usize, bytes: &[u8]) -> Result<
     if !allowed(mask.len(), bytes.len()) {
         return Err(Error::format(0, "too few bytes for so many positions"));
     }
-    let mut reader = Reader::new(bytes)?;
-    positions(&mut mask, &mut reader)?;
+    positions(&mut mask, &mut Reader::new(bytes)?)?;
     if mask.kept() != kept {
         return Err(Error::format(bytes.len(), format!("{} elements kept instead of {kept}", mask.kept())));
     }
-    reader.finish(bytes.len())?;
+    let mut writer = Writer::default();
+    positions(&mut mask, &mut writer)?;
+    check_bytes(bytes, writer)?;
     Ok(mask)
 }
 
@@ -246,9 +252,10 @@ pub(super) fn decode_codes(len: usize, bits: u8, bytes: &[u8]) -> Result<Vec<u16
         return Err(Error::format(0, "too few bytes for so many codes"));
     }
     let mut all = filled(len, 0)?;
-    let mut reader = Reader::new(bytes)?;
-    codes(bits, &mut reader, &mut all)?;
-    reader.finish(bytes.len())?;
+    codes(bits, &mut Reader::new(bytes)?, &mut all)?;
+    let mut writer = Writer::default();
+    codes(bits, &mut writer, &mut all)?;
+    check_bytes(bytes, writer)?;
     Ok(all)
 }
 
