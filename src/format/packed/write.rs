@@ -26,8 +26,9 @@ pub fn encode(tensors: &[Packed]) -> Result<Vec<u8>> {
     write(tensors, Coding::Plain)
 }
 
-/// As [`encode`], in the fewest bytes: positions and codes by a range coder, where that is shorter. To write and to read takes about
-/// a hundred times as long: some 30 ns for each element of a sparse tensor, pruned ones too, and each bit of a code. Such a file is of
+/// As [`encode`], in the fewest bytes: positions and codes by a range coder, where that is shorter. To write and to read takes much
+/// longer: each element of a sparse tensor, pruned ones too, and each bit of a code is a step of its own, and what is read is coded again,
+/// to compare. Such a file is of
 /// version 2, which only a crate with the feature `entropy` reads.
 ///
 /// # Errors
