@@ -230,8 +230,7 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_refused() {
         assert!(SparsitySchedule::one_shot(1.1, 0).is_err() && SparsitySchedule::one_shot(f64::NAN, 0).is_err());
-        #[allow(clippy::reversed_empty_ranges)]
-        let empty = SparsitySchedule::cubic(0.5, 2..=1, 1);
+        let empty = SparsitySchedule::cubic(0.5, RangeInclusive::new(2, 1), 1);
         assert!(empty.is_err() && SparsitySchedule::cubic(0.5, 1..=2, 0).is_err());
         assert!(SparsitySchedule::polynomial(0.5, 1..=2, 1, 0.0).is_err());
         assert!(SparsitySchedule::polynomial(0.5, 1..=2, 1, f64::INFINITY).is_err());

@@ -4,7 +4,7 @@ use super::Sparse;
 use crate::{
     error::{Error, Result},
     kernel::sparse::{Eight, LANES, Matrix, product},
-    tensor::{TensorMut, TensorRef, qtensor::check_finite},
+    tensor::{TensorMut, TensorRef, qtensor::check_product},
 };
 
 /// So many vectors are worth laying out beside one another: eight of them take about as long as three, one after another.
@@ -33,14 +33,7 @@ impl Sparse {
     ) -> Result<()> {
         let (x, mut y) = (x.into(), y.into());
         let (rows, cols) = (self.rows, self.cols);
-        let many = match x.shape() {
-            [many @ .., last] if *last == cols => many,
-            other => return Err(Error::shape("inputs", &[cols], other)),
-        };
-        if !matches!(y.shape(), [outer @ .., last] if *last == rows && outer == many) {
-            return Err(Error::shape("outputs", &[many, &[rows]].concat(), y.shape()));
-        }
-        check_finite("inputs", x.as_slice())?;
+        check_product([rows, cols], &x, &y)?;
         let (x, y) = (x.as_slice(), y.as_mut_slice());
         if rows == 0 || cols == 0 {
             y.fill(0.0);

@@ -454,6 +454,22 @@ pub(crate) fn check_finite<T: Element>(what: &'static str, values: &[T]) -> Resu
     }
 }
 
+/// An error unless `x` has the shape `[inputs]` or `[.., inputs]`, `y` the same with outputs for inputs, and all inputs are finite.
+pub(crate) fn check_product(
+    [outputs, inputs]: [usize; 2],
+    x: &TensorRef<'_, f32>,
+    y: &TensorMut<'_, f32>,
+) -> Result<()> {
+    let many = match x.shape() {
+        [many @ .., last] if *last == inputs => many,
+        other => return Err(Error::shape("inputs", &[inputs], other)),
+    };
+    if !matches!(y.shape(), [outer @ .., last] if *last == outputs && outer == many) {
+        return Err(Error::shape("outputs", &[many, &[outputs]].concat(), y.shape()));
+    }
+    check_finite("inputs", x.as_slice())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,9 +27,8 @@ pub fn encode(tensors: &[Packed]) -> Result<Vec<u8>> {
 }
 
 /// As [`encode`], in the fewest bytes: positions and codes by a range coder, where that is shorter. To write and to read takes much
-/// longer: each element of a sparse tensor, pruned ones too, and each bit of a code is a step of its own, and what is read is coded again,
-/// to compare. Such a file is of
-/// version 2, which only a crate with the feature `entropy` reads.
+/// longer: each element of a sparse tensor, pruned ones too, and each bit of a code is a step of its own, and what is read is coded
+/// again, to compare. Such a file is of version 2, which only a crate with the feature `entropy` reads.
 ///
 /// # Errors
 /// As [`encode`].

@@ -299,6 +299,7 @@ impl Panel<'_> {
             let mut at = 0;
             while at < out.len() {
                 at += match out.len() - at {
+                    // Of short segments the ends cost more than the codes that eight share.
                     8.. if D::WIDE && each == 1 => self.some::<D, BITS, FIELDS, 8>(inputs, span.clone(), at, out),
                     4.. => self.some::<D, BITS, FIELDS, 4>(inputs, span.clone(), at, out),
                     2.. => self.some::<D, BITS, FIELDS, 2>(inputs, span.clone(), at, out),

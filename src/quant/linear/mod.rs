@@ -9,7 +9,10 @@ use crate::{
         inputs::{self, Spread},
         panel::{Vectors, products},
     },
-    tensor::{QTensor, TensorMut, TensorRef, qtensor::check_finite},
+    tensor::{
+        QTensor, TensorMut, TensorRef,
+        qtensor::{check_finite, check_product},
+    },
 };
 use weights::Weights;
 
@@ -183,15 +186,8 @@ impl Linear {
         let (x, mut y) = (x.into(), y.into());
         let shape = self.weights.shape;
         let (rows, cols) = (shape.rows, shape.cols);
-        let many = match x.shape() {
-            [many @ .., last] if *last == cols => many,
-            other => return Err(Error::shape("inputs", &[cols], other)),
-        };
+        check_product([rows, cols], &x, &y)?;
         let batch = x.as_slice().len() / cols;
-        if !matches!(y.shape(), [outer @ .., last] if *last == rows && outer == many) {
-            return Err(Error::shape("outputs", &[many, &[rows]].concat(), y.shape()));
-        }
-        check_finite("inputs", x.as_slice())?;
         if batch == 0 {
             return Ok(());
         }
