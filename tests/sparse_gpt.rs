@@ -4,7 +4,8 @@
 
 #![cfg(feature = "linalg")]
 
-use flate2::read::GzDecoder;
+mod trained;
+
 use lapidary::{
     Calibration, Element, ErrorKind, Grid, Mask, PrunerExt, QuantizerExt, TensorRef,
     half::bf16,
@@ -12,70 +13,7 @@ use lapidary::{
     quant::{Affine, FloatFormat, Gptq, KMeans, MinMax, Minifloat, Symmetric, Table},
 };
 use proptest::prelude::*;
-use std::io::Read;
-
-fn unpacked(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    GzDecoder::new(bytes).read_to_end(&mut out).unwrap();
-    out
-}
-
-#[derive(Clone)]
-struct Layer {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-}
-
-impl Layer {
-    fn shape(&self) -> [usize; 2] {
-        [self.bias.len(), self.weight.len() / self.bias.len()]
-    }
-
-    fn tensor(&self) -> TensorRef<'_, f32> {
-        TensorRef::new(&self.weight, &self.shape()).unwrap()
-    }
-
-    fn run(&self, x: &[f32]) -> Vec<f32> {
-        let [_, inputs] = self.shape();
-        let sum = |w: &[f32], x: &[f32]| w.iter().zip(x).map(|(w, x)| w * x).sum::<f32>();
-        let one = |x| self.weight.chunks_exact(inputs).zip(&self.bias).map(move |(w, b)| sum(w, x) + b);
-        x.chunks_exact(inputs).flat_map(one).collect()
-    }
-}
-
-fn network() -> Vec<Layer> {
-    let bytes = unpacked(include_bytes!("../examples/data/digits_mlp.f32.gz"));
-    let mut numbers = bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b));
-    let layers = [[300, 64], [100, 300], [10, 100]].map(|[outputs, inputs]| Layer {
-        weight: numbers.by_ref().take(outputs * inputs).collect(),
-        bias: numbers.by_ref().take(outputs).collect(),
-    });
-    layers.into()
-}
-
-/// Pixels and digits: rows to calibrate with, or the others to test with.
-fn digits(test: bool) -> (Vec<f32>, Vec<u8>) {
-    let bytes = unpacked(include_bytes!("../examples/data/digits_1797x65_u8.bin.gz"));
-    let rows = bytes.chunks_exact(65).enumerate().filter(|(i, _)| (i % 4 == 3) == test).map(|(_, row)| row);
-    let x = rows.clone().flat_map(|row| row[..64].iter().map(|&p| f32::from(p) / 16.0)).collect();
-    (x, rows.map(|row| row[64]).collect())
-}
-
-/// The inputs of each layer, then the logits.
-fn inputs(layers: &[Layer], x: &[f32]) -> Vec<Vec<f32>> {
-    let mut all = vec![x.to_vec()];
-    for (i, layer) in layers.iter().enumerate() {
-        let y = layer.run(&all[i]);
-        all.push(if i + 1 < layers.len() { y.into_iter().map(|y| y.max(0.0)).collect() } else { y });
-    }
-    all
-}
-
-fn right(layers: &[Layer], x: &[f32], y: &[u8]) -> usize {
-    let logits = inputs(layers, x).pop().unwrap();
-    let best = |row: &[f32]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
-    logits.chunks_exact(10).zip(y).filter(|(row, y)| best(row) == usize::from(**y)).count()
-}
+use trained::{Layer, accuracy, calibrations, digits, network};
 
 fn calibration(x: &[f32], inputs: usize) -> Calibration {
     let mut calibration = Calibration::new(inputs).unwrap();
@@ -111,12 +49,9 @@ fn pruned(method: &str, select: Select, layer: &Layer, seen: &Calibration) -> Ve
 #[test]
 fn a_trained_network_loses_less() {
     let layers = network();
-    let ((train, _), (test, y)) = (digits(false), digits(true));
-    let seen: Vec<Calibration> =
-        layers.iter().zip(inputs(&layers, &train)).map(|(layer, x)| calibration(&x, layer.shape()[1])).collect();
-    let unseen: Vec<Calibration> =
-        layers.iter().zip(inputs(&layers, &test)).map(|(layer, x)| calibration(&x, layer.shape()[1])).collect();
-    assert_eq!(right(&layers, &test, &y), 431);
+    let (train, test) = digits();
+    let (seen, unseen) = (calibrations(&layers, &train.x), calibrations(&layers, &test.x));
+    assert_eq!(accuracy(&layers, &test), 431);
     println!("| kept | method | output error, layer 1 | 2 | 3 | on other rows, 1 | 2 | 3 | right of 449 |");
     println!("|---|---|--:|--:|--:|--:|--:|--:|--:|");
     let selections = [
@@ -138,7 +73,7 @@ fn a_trained_network_loses_less() {
             let error =
                 |by: &[Calibration], i: usize| by[i].output_error(layers[i].tensor(), network[i].tensor()).unwrap();
             let all: Vec<f64> = (0..3).map(|i| error(&seen, i)).chain((0..3).map(|i| error(&unseen, i))).collect();
-            let right = right(&network, &test, &y);
+            let right = accuracy(&network, &test);
             print!("| {kept} | {method} |");
             all.iter().for_each(|error| print!(" {error:.4} |"));
             println!(" {right} |");
@@ -158,12 +93,12 @@ fn a_trained_network_loses_less() {
 #[test]
 fn few_bits_for_what_is_left_are_made_up_for_too() {
     let layers = network();
-    let (train, _) = digits(false);
+    let (train, _) = digits();
     println!("| bits | layer | pruned, then nearest | pruned, then GPTQ and the mask | at once |");
     println!("|--:|--:|--:|--:|--:|");
     for bits in [3, 4] {
-        for (i, (layer, x)) in layers.iter().zip(inputs(&layers, &train)).enumerate() {
-            let (shape, seen) = (layer.shape(), calibration(&x, layer.shape()[1]));
+        for (i, (layer, seen)) in layers.iter().zip(calibrations(&layers, &train.x)).enumerate() {
+            let shape = layer.shape();
             let quantizer = Symmetric::new(bits).unwrap().per_channel(0);
             let sparse = SparseGpt::new(Select::sparsity(0.5).unwrap()).unwrap();
             fn tensor<'a>(values: &'a [f32], layer: &Layer) -> TensorRef<'a, f32> {
