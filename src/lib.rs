@@ -138,3 +138,7 @@ struct Extending;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/QUANTIZATION.md")]
 struct Quantization;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/SPARSITY.md")]
+struct Sparsity;

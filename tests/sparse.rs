@@ -471,7 +471,7 @@ fn the_best_form_is_chosen_and_the_reason_told() {
     assert_eq!(choice.candidates[0].bytes, choice.sparse.byte_size());
     assert!(choice.candidates.windows(2).all(|pair| pair[0].bytes <= pair[1].bytes));
     assert_eq!((choice.refused.len(), choice.refused[0].0), (1, Form::TwoOfFour));
-    assert!(choice.to_string().starts_with("Bitmask is the smallest for 1 vectors"), "{choice}");
+    assert!(choice.to_string().starts_with("Bitmask is the smallest for 1 vector,"), "{choice}");
     // In blocks.
     let w: Vec<f32> =
         (0..256 * 256).map(|i| if (i / 256 / 16 * 256 + i % 256) % 10 == 0 { 1.0 } else { 0.0 }).collect();

@@ -86,7 +86,8 @@ impl fmt::Display for Choice {
             (Aim::Fastest, false) => ("fastest", "by the model's times"),
             (Aim::Fastest, true) => ("fastest", "by measured times"),
         };
-        write!(f, "{:?} is the {aim} for {} vectors, {times}", self.sparse.form(), self.batch)?;
+        let vectors = if self.batch == 1 { "vector" } else { "vectors" };
+        write!(f, "{:?} is the {aim} for {} {vectors}, {times}", self.sparse.form(), self.batch)?;
         if let [best, next, ..] = &self.candidates[..] {
             let ratio = match self.aim {
                 Aim::Smallest => next.bytes as f64 / best.bytes as f64,
@@ -202,14 +203,14 @@ fn measure(sparse: &Sparse, batch: usize) -> Result<f64> {
 /// Nanoseconds of a stored element, for one vector and for eight at a time.
 fn nanoseconds(form: Form) -> (f64, f64) {
     match form {
-        Form::Dense => (0.11, 0.80),
-        Form::Csr => (0.30, 0.62),
-        Form::Blocks { height: 16, width: 1 } => (0.12, 0.65),
-        Form::Blocks { height: 4, width: 4 } => (0.23, 0.90),
-        Form::Blocks { width: 16, .. } => (0.20, 0.90),
+        Form::Dense => (0.11, 0.57),
+        Form::Csr => (0.33, 0.64),
+        Form::Blocks { height: 16, width: 1 } => (0.12, 0.72),
+        Form::Blocks { height: 4, width: 4 } => (0.23, 1.00),
+        Form::Blocks { width: 16, .. } => (0.32, 0.88),
         Form::Blocks { .. } => (0.50, 1.10),
-        Form::Bitmask => (1.40, 1.80),
-        Form::TwoOfFour => (0.80, 1.60),
+        Form::Bitmask => (0.95, 1.50),
+        Form::TwoOfFour => (0.38, 0.74),
     }
 }
 
@@ -224,8 +225,11 @@ fn model(sparse: &Sparse, batch: usize) -> f64 {
     };
     let [rows, cols] = sparse.shape();
     let stored = sparse.stored() as f64;
+    // A bitmask is searched whole, whatever is stored.
+    let search = if sparse.form() == Form::Bitmask { 0.04 * rows as f64 * cols as f64 } else { 0.0 };
     // The form's own bytes once a pass, at 20 GB/s: what a large matrix waits for.
-    let pass = |each: f64| (stored * (each + decode)).max(sparse.byte_size() as f64 / 20.0) + 5.0 * rows as f64;
+    let pass =
+        |each: f64| (stored * (each + decode) + search).max(sparse.byte_size() as f64 / 20.0) + 5.0 * rows as f64;
     let (eights, rest) = (batch / 8, batch % 8);
     let singles = if rest < super::product::FEW { rest } else { 0 };
     let eights = eights + usize::from(singles < rest);

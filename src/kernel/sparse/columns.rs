@@ -94,27 +94,6 @@ pub(super) fn next_bits(
     keep
 }
 
-/// The columns of the elements from `start`, a multiple of 4, on: `indices` has two bits for each of a row.
-#[inline(always)]
-pub(super) fn two_of_four(indices: &[u8], start: usize, columns: &mut [u32]) {
-    let indices = &indices[start / 4..];
-    let (fours, rest) = columns.as_chunks_mut::<4>();
-    for ((i, &byte), four) in (0u32..).zip(indices).zip(&mut *fours) {
-        *four = of_byte(byte, start as u32 * 2 + 8 * i);
-    }
-    if let Some(&byte) = indices.get(fours.len()) {
-        let four = of_byte(byte, (start + 4 * fours.len()) as u32 * 2);
-        rest.iter_mut().zip(four).for_each(|(column, found)| *column = found);
-    }
-}
-
-/// Two of four columns from `first` on, and two of the next four.
-#[inline(always)]
-fn of_byte(byte: u8, first: u32) -> [u32; 4] {
-    let byte = u32::from(byte);
-    [first + (byte & 3), first + (byte >> 2 & 3), first + 4 + (byte >> 4 & 3), first + 4 + (byte >> 6)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,14 +120,5 @@ mod tests {
                 assert_eq!(got, want, "{density} {place:?}");
             }
         }
-    }
-
-    #[test]
-    fn two_bits_name_one_of_four() {
-        let mut columns = [0; 6];
-        two_of_four(&[0b11_00_10_01, 0b0111], 0, &mut columns);
-        assert_eq!(columns, [1, 2, 4, 7, 11, 9]);
-        two_of_four(&[0, 0b0111], 4, &mut columns[..2]);
-        assert_eq!(columns[..2], [11, 9]);
     }
 }

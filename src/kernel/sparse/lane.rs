@@ -88,10 +88,7 @@ impl Lane for Eight {
     #[inline(always)]
     fn gather<I: Index>(sums: &mut Sums<Self>, w: &[f32; LANES], columns: &[I; LANES], x: &[Self]) {
         for ((sum, &w), column) in sums.iter_mut().zip(w).zip(columns) {
-            let x = &x[column.at()];
-            for (sum, x) in sum.0.iter_mut().zip(&x.0) {
-                *sum += w * x;
-            }
+            *sum = sum.plus_product(w, x[column.at()]);
         }
     }
 }
@@ -124,8 +121,44 @@ pub(super) fn contiguous<L: Lane>(sums: &mut Sums<L>, w: &[f32], x: &[L]) {
     }
 }
 
+/// As [`gathered`], of two of each four neighbours: two bits say which, four of them a byte.
+#[inline(always)]
+pub(super) fn picked<L: Lane>(sums: &mut Sums<L>, w: &[f32], indices: &[u8], x: &[L]) {
+    let (eights, inputs) = (w.as_chunks::<LANES>().0, x.as_chunks::<{ 2 * LANES }>().0);
+    for ((w, x), &[low, high]) in eights.iter().zip(inputs).zip(indices.as_chunks::<2>().0) {
+        let mut found = [L::default(); LANES];
+        for (i, found) in found.iter_mut().enumerate() {
+            let byte = if i < LANES / 2 { low } else { high };
+            *found = x[i / 2 * 4 + usize::from(byte >> (i % 4 * 2) & 3)];
+        }
+        for ((sum, &w), x) in sums.iter_mut().zip(w).zip(found) {
+            *sum = sum.plus_product(w, x);
+        }
+    }
+    // Two of the last columns can make up an eighth element of fewer than sixteen.
+    let done = eights.len().min(inputs.len()) * LANES;
+    for (i, (sum, &w)) in sums.iter_mut().zip(&w[done..]).enumerate() {
+        let slot = done + i;
+        *sum = sum.plus_product(w, x[slot / 2 * 4 + usize::from(indices[slot / 4] >> (slot % 4 * 2) & 3)]);
+    }
+}
+
 /// The sum of all.
 #[inline(always)]
 pub(super) fn finish<L: Lane>(p: Sums<L>) -> L {
     p[0].plus(p[4]).plus(p[2].plus(p[6])).plus(p[1].plus(p[5]).plus(p[3].plus(p[7])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_bits_pick_one_of_four() {
+        let x: Vec<f32> = (0..28).map(|i| i as f32).collect();
+        let indices = [0b11_00_10_01, 0b11_10_01_00, 0b11_00_10_01, 0b1101];
+        let mut sums = Sums::default();
+        picked(&mut sums, &[1.0; 14], &indices, &x);
+        assert_eq!(sums, [1.0 + 17.0, 2.0 + 18.0, 4.0 + 20.0, 7.0 + 23.0, 8.0 + 25.0, 9.0 + 27.0, 14.0, 15.0]);
+    }
 }

@@ -26,8 +26,8 @@ use super::{
     parallel::{GRAIN, Work, execute},
     rows::TILE,
 };
-use columns::{Index, next_bits, two_of_four};
-use lane::{Lane, Sums, contiguous, finish, gathered};
+use columns::{Index, next_bits};
+use lane::{Lane, Sums, contiguous, finish, gathered, picked};
 use numbers::Window;
 use std::ops::Range;
 
@@ -237,14 +237,12 @@ fn bits<L: Lane>(
 fn pairs<L: Lane>(cols: usize, first: usize, indices: &[u8], window: &mut Window<'_>, x: &[L], out: &mut [L]) {
     let slots = two_of_four_slots(cols);
     let bytes = slots.div_ceil(4);
-    let mut columns = [0u32; TILE];
     for (i, out) in out.iter_mut().enumerate() {
         let (mut sums, start) = (Sums::default(), (first + i) * slots);
         let indices = &indices[(first + i) * bytes..][..bytes];
         for tile in tiles(start..start + slots) {
-            let own = tile.start - start..tile.end - start;
-            two_of_four(indices, own.start, &mut columns[..own.len()]);
-            gathered(&mut sums, window.take(tile), &columns[..own.len()], x);
+            let own = tile.start - start;
+            picked(&mut sums, window.take(tile), &indices[own / 4..], &x[2 * own..]);
         }
         *out = finish(sums);
     }
