@@ -73,6 +73,7 @@
 //! | `ndarray` | yes | `ndarray` arrays and views as tensors |
 //! | `rayon` | yes | kernels use the caller's rayon pool |
 //! | `linalg` | no | matrix products and factors by `faer`: the optimizer `Muon`, the quantizer `Gptq`, the pruner `SparseGpt` |
+//! | `files` | no | model files as named tensors, mapped into memory, `format::file`; each format brings it along |
 //! | `safetensors` | no | checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
 //! | `pytorch` | no | PyTorch's optimizer state as `torch.save` writes it, by `pytorch-reader` |
 //! | `sprs` | no | sparse matrices from and to those of `sprs` |
@@ -93,6 +94,8 @@ pub mod format;
 mod kernel;
 #[forbid(unsafe_code)]
 mod linalg;
+#[cfg(feature = "files")]
+mod map;
 #[forbid(unsafe_code)]
 pub mod optim;
 #[forbid(unsafe_code)]

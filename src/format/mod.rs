@@ -2,40 +2,36 @@
 
 #[cfg(feature = "safetensors")]
 pub mod checkpoint;
+#[cfg(feature = "files")]
+pub mod file;
 pub mod packed;
+mod placed;
 #[cfg(feature = "safetensors")]
 mod tensors;
 #[cfg(feature = "safetensors")]
 pub mod torch;
 
 use crate::error::{Error, Result};
+use placed::Placed;
 use std::{
-    fs,
+    fs::File,
     io::{self, BufWriter, Write},
     path::Path,
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// Makes the file `path` of what `write` writes: a temporary file beside it, sync, rename.
-fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<fs::File>) -> io::Result<()>) -> Result<()> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-    let temporary = path.with_file_name(name);
-    let written = fs::File::create_new(&temporary)
-        .map(BufWriter::new)
-        .and_then(|mut file| write(&mut file).and_then(|()| file.flush()).and_then(|()| file.get_ref().sync_all()))
-        .and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // The first error is what counts.
-        let _ = fs::remove_file(&temporary);
-    }
-    written.map_err(|error| Error::io(path, error))
+fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
+    let placed = Placed::create(path)?;
+    let mut out = BufWriter::new(placed.file()?);
+    write(&mut out).and_then(|()| out.flush()).map_err(|error| Error::io(path, error))?;
+    drop(out);
+    placed.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_file_is_whole_or_as_it_was() {
@@ -45,7 +41,7 @@ mod tests {
         packed::save(&path, &[]).unwrap();
         assert!(packed::load(&path).unwrap().is_empty());
         assert_eq!(packed::save(dir.join("no/such/dir"), &[]).unwrap_err().kind(), crate::ErrorKind::Io);
-        let half = |file: &mut BufWriter<fs::File>| {
+        let half = |file: &mut BufWriter<&File>| {
             file.write_all(&[0; 100_000])?;
             Err(io::Error::other("the disk is full"))
         };

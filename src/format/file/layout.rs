@@ -1,0 +1,142 @@
+//! Where everything of a model file that is to be written will be.
+
+use super::{Bytes, TensorInfo};
+use crate::{
+    error::{Error, Result},
+    format::placed::Placed,
+};
+use std::{
+    ops::Range,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// A model file of known length before its tensors are there: the bytes around them, and each one's place. Formats make it of
+/// [`TensorInfo`]s.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Layout {
+    /// The bytes that are no tensor's, and where they are.
+    pub(crate) fixed: Vec<(u64, Bytes)>,
+    /// A name for errors, and the bytes, of each tensor.
+    pub(crate) places: Vec<(String, Range<u64>)>,
+    pub(crate) len: u64,
+}
+
+impl Layout {
+    /// Tensors one after the other from `start` on, each at a multiple of `alignment`; `fixed` before them.
+    ///
+    /// # Errors
+    /// As [`TensorInfo::byte_len`], and [`Argument`](crate::ErrorKind::Argument) for a file of 2⁶⁴ bytes and more.
+    pub(crate) fn in_order(fixed: Vec<u8>, tensors: &[TensorInfo], alignment: u64) -> Result<Self> {
+        let mut end = fixed.len() as u64;
+        let mut places = Vec::with_capacity(tensors.len());
+        for tensor in tensors {
+            let len = tensor.byte_len()? as u64;
+            let place = end.checked_next_multiple_of(alignment).and_then(|start| Some(start..start.checked_add(len)?));
+            let place = place.ok_or_else(|| {
+                Error::argument("length of the file", "2^64 bytes", "below 2^64").in_tensor(&tensor.name)
+            })?;
+            end = place.end;
+            places.push((tensor.name.clone(), place));
+        }
+        Ok(Self { fixed: vec![(0, fixed.into())], places, len: end })
+    }
+
+    /// The length of the file in bytes.
+    #[must_use]
+    pub fn byte_len(&self) -> u64 {
+        self.len
+    }
+
+    /// Begins the file `path`; it takes this name when it is whole.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when it cannot be made.
+    pub fn create(self, path: impl AsRef<Path>) -> Result<Writer> {
+        let file = Placed::create(path.as_ref())?;
+        file.set_len(self.len)?;
+        self.fixed.iter().try_for_each(|(offset, bytes)| file.write_at(*offset, bytes))?;
+        let written = self.places.iter().map(|_| AtomicU64::new(0)).collect();
+        Ok(Writer { file, places: self.places, written })
+    }
+}
+
+/// A model file that is being written, in any order and by any number of threads. Dropped before [`finish`](Self::finish), nothing of it
+/// is left, and what had its name before is as it was.
+#[derive(Debug)]
+#[must_use]
+pub struct Writer {
+    file: Placed,
+    places: Vec<(String, Range<u64>)>,
+    written: Vec<AtomicU64>,
+}
+
+impl Writer {
+    /// Writes some bytes of the tensor at `index`, from its byte `offset` on. Each is to be written once.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) beyond the last tensor or the tensor's last byte; [`Io`](crate::ErrorKind::Io) when it
+    /// cannot be written: a full disk.
+    pub fn write(&self, index: usize, offset: u64, bytes: &[u8]) -> Result<()> {
+        let beyond = || Error::argument("index of a tensor", index, "less than there are tensors");
+        let ((name, place), written) = self.places.get(index).zip(self.written.get(index)).ok_or_else(beyond)?;
+        let end = place.start.checked_add(offset).and_then(|start| start.checked_add(bytes.len() as u64));
+        if end.is_none_or(|end| end > place.end) {
+            return Err(Error::argument("offset in a tensor", offset, "such that the bytes fit").in_tensor(name));
+        }
+        self.file.write_at(place.start + offset, bytes).map_err(|error| error.in_tensor(name))?;
+        written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives the whole file its name.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::ErrorKind::Shape) where bytes of a tensor are missing or were written twice, [`Io`](crate::ErrorKind::Io) when the
+    /// disk does not take it.
+    pub fn finish(self) -> Result<()> {
+        for ((name, place), written) in self.places.iter().zip(&self.written) {
+            let (len, written) = (place.end - place.start, written.load(Ordering::Relaxed));
+            if len != written {
+                return Err(Error::shape("written bytes", &[len as usize], &[written as usize]).in_tensor(name));
+            }
+        }
+        self.file.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::ElementType, *};
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_file_is_written_whole_or_not_at_all() {
+        let path = std::env::temp_dir().join(format!("lapidary-layout-{}", std::process::id()));
+        let info = |name: &str, shape: &[usize]| TensorInfo {
+            name: name.into(),
+            element: ElementType::U8,
+            shape: shape.into(),
+        };
+        let tensors = [info("a", &[3]), info("b", &[2, 0]), info("c", &[2])];
+        let layout = Layout::in_order(b"head".to_vec(), &tensors, 4).unwrap();
+        assert_eq!(layout.byte_len(), 10);
+        let file = layout.clone().create(&path).unwrap();
+        file.write(2, 0, b"yz").unwrap();
+        file.write(0, 1, b"bc").unwrap();
+        assert_eq!(file.write(0, 2, b"bc").unwrap_err().tensor(), Some("a"));
+        assert_eq!(file.write(0, u64::MAX, b"b").unwrap_err().kind(), ErrorKind::Argument);
+        assert!(file.write(3, 0, b"").is_err());
+        assert_eq!(file.finish().unwrap_err().tensor(), Some("a"));
+        assert!(!path.exists());
+        let file = layout.create(&path).unwrap();
+        file.write(0, 0, b"abc").unwrap();
+        file.write(2, 0, b"yz").unwrap();
+        file.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"headabc\0yz");
+        std::fs::remove_file(&path).unwrap();
+        let huge = info("huge", &[usize::MAX]);
+        assert_eq!(Layout::in_order(vec![0; 8], &[huge], 1).unwrap_err().tensor(), Some("huge"));
+    }
+}

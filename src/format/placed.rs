@@ -1,0 +1,122 @@
+//! Files whose parts are written in any order.
+
+use crate::error::{Error, Result};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// A file that is whole or as it was, written from front to back or by any number of threads at places of their own: a temporary one beside `path`, which takes its
+/// name only by [`finish`](Self::finish). Dropped before, it is removed.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    file: Option<File>,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Placed {
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when it cannot be made.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        let temporary = path.with_file_name(name);
+        let file = File::create_new(&temporary).map_err(|error| Error::io(path, error))?;
+        Ok(Self { file: Some(file), temporary, path: path.into() })
+    }
+
+    /// Makes it so long. What is not written is zero.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when it cannot be.
+    #[cfg(feature = "files")]
+    pub(crate) fn set_len(&self, len: u64) -> Result<()> {
+        self.file()?.set_len(len).map_err(|error| Error::io(&self.path, error))
+    }
+
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when it is closed: never, before [`finish`](Self::finish).
+    pub(crate) fn file(&self) -> Result<&File> {
+        let closed = || Error::io(&self.path, io::Error::other("the file is closed"));
+        self.file.as_ref().ok_or_else(closed)
+    }
+
+    /// Writes all of `bytes` from `offset` on.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when it cannot: a full disk.
+    #[cfg(feature = "files")]
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        write_at(self.file()?, offset, bytes).map_err(|error| Error::io(&self.path, error))
+    }
+
+    /// Makes sure that all is on the disk, and gives the file its name.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when it cannot; whatever had the name before is then untouched.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let file = self.file.take();
+        let synced = file.map_or(Ok(()), |file| file.sync_all());
+        let named = synced.and_then(|()| fs::rename(&self.temporary, &self.path));
+        if named.is_err() {
+            // The first error is what counts.
+            let _ = fs::remove_file(&self.temporary);
+        }
+        named.map_err(|error| Error::io(&self.path, error))
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+#[cfg(all(unix, feature = "files"))]
+fn write_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(all(windows, feature = "files"))]
+fn write_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = bytes.get(written..).unwrap_or_default();
+        offset += written as u64;
+    }
+    Ok(())
+}
+
+#[cfg(all(test, feature = "files"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_written_in_any_order() {
+        let dir = std::env::temp_dir().join(format!("lapidary-placed-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("model");
+        fs::write(&path, "before").unwrap();
+        let placed = Placed::create(&path).unwrap();
+        placed.set_len(6).unwrap();
+        placed.write_at(3, b"def").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"before");
+        placed.write_at(0, b"abc").unwrap();
+        placed.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"abcdef");
+        let placed = Placed::create(&path).unwrap();
+        assert_eq!(placed.set_len(u64::MAX).unwrap_err().kind(), crate::ErrorKind::Io);
+        drop(placed);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(dir).unwrap();
+    }
+}
