@@ -4,6 +4,8 @@
 pub mod checkpoint;
 #[cfg(feature = "files")]
 pub mod file;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod packed;
 mod placed;
 #[cfg(feature = "safetensors")]

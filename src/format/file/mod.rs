@@ -103,6 +103,8 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn TensorFile>> {
     let path = path.as_ref();
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     match &*extension {
+        #[cfg(feature = "onnx")]
+        "onnx" => Ok(Box::new(super::onnx::Onnx::open(path)?)),
         _ => {
             Err(Error::argument("extension of a model file", format!("{extension:?}"), "of a format that is built in"))
         }
