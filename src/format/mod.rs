@@ -8,6 +8,8 @@ pub mod file;
 pub mod onnx;
 pub mod packed;
 mod placed;
+#[cfg(feature = "pytorch")]
+pub mod pytorch;
 #[cfg(feature = "safetensors")]
 mod tensors;
 #[cfg(feature = "safetensors")]

@@ -105,6 +105,8 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn TensorFile>> {
     match &*extension {
         #[cfg(feature = "onnx")]
         "onnx" => Ok(Box::new(super::onnx::Onnx::open(path)?)),
+        #[cfg(feature = "pytorch")]
+        "pt" | "pth" | "bin" | "ckpt" => Ok(Box::new(super::pytorch::PyTorch::open(path)?)),
         _ => {
             Err(Error::argument("extension of a model file", format!("{extension:?}"), "of a format that is built in"))
         }

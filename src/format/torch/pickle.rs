@@ -4,8 +4,11 @@ use super::{
     StateDict,
     array::{Array, Kind},
 };
-use crate::error::{Error, Result};
-use pytorch_reader::{DType, PickleValue, PytorchError, PytorchReader, Tensor};
+use crate::{
+    error::{Error, Result},
+    format::pytorch::failed,
+};
+use pytorch_reader::{DType, PickleValue, PytorchReader, Tensor};
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 impl StateDict {
@@ -54,17 +57,6 @@ impl StateDict {
             arrays.insert(name, array);
         }
         Self::from_arrays(arrays)
-    }
-}
-
-fn failed(path: &Path, error: PytorchError) -> Error {
-    match error {
-        PytorchError::Io(error)
-            if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
-        {
-            Error::io(path, error)
-        }
-        error => Error::format(0, error.to_string()),
     }
 }
 
