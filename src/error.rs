@@ -32,6 +32,8 @@ pub enum ErrorKind {
     Format,
     /// Reading or writing failed.
     Io,
+    /// The caller stopped the work.
+    Cancelled,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,8 @@ enum Repr {
     Format { offset: usize, reason: String },
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
+    #[error("stopped by the caller")]
+    Cancelled,
 }
 
 impl Error {
@@ -88,6 +92,12 @@ impl Error {
         Repr::Io { path: path.display().to_string(), source }.into()
     }
 
+    /// The caller stopped the work.
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Repr::Cancelled.into()
+    }
+
     /// The same error, naming the tensor (or layer, or group of channels) it happened in. The innermost name stays.
     #[must_use]
     pub fn in_tensor(mut self, name: &str) -> Self {
@@ -106,6 +116,7 @@ impl Error {
             Repr::State { .. } => ErrorKind::State,
             Repr::Format { .. } => ErrorKind::Format,
             Repr::Io { .. } => ErrorKind::Io,
+            Repr::Cancelled => ErrorKind::Cancelled,
         }
     }
 

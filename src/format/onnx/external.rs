@@ -31,6 +31,14 @@ impl Files {
         Self { folder: path.parent().unwrap_or(Path::new("")).into(), mapped: BTreeMap::new() }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.mapped.is_empty()
+    }
+
+    pub(super) fn byte_len(&self) -> u64 {
+        self.mapped.values().map(|file| file.len() as u64).sum()
+    }
+
     /// Maps the file that `tensor` lies in, where it is not in the model.
     pub(super) fn add(&mut self, tensor: &TensorProto) -> Result<()> {
         if !is_external(tensor) {

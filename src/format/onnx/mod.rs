@@ -28,6 +28,7 @@ mod splice;
 mod tensor;
 mod visit;
 
+pub(crate) use tensor::{bytes as tensor_bytes, info as tensor_info};
 pub use tensor::{pending, tensor};
 
 pub(crate) use super::file::Bytes;
@@ -53,6 +54,7 @@ pub struct Onnx {
     infos: Vec<TensorInfo>,
     tensors: Vec<TensorProto>,
     files: Files,
+    len: u64,
     unknown: usize,
 }
 
@@ -90,7 +92,7 @@ impl Onnx {
             tensors.push(tensor.clone());
             Ok(())
         })?;
-        Ok(Self { model, infos, tensors, files, unknown })
+        Ok(Self { model, infos, tensors, files, len: len as u64, unknown })
     }
 
     /// The model, with elements in other files left there.
@@ -118,6 +120,18 @@ impl Onnx {
             Ok(())
         })?;
         Ok(model)
+    }
+
+    /// The length of the model's file and those of its tensors, in bytes.
+    #[must_use]
+    pub fn byte_len(&self) -> u64 {
+        self.len + self.files.byte_len()
+    }
+
+    /// Whether tensors lie in other files.
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        !self.files.is_empty()
     }
 
     /// Bytes by which the file is longer (or shorter) than what is written of it: 0 unless it has fields of a standard newer than
@@ -195,7 +209,7 @@ pub fn layout_external(model: &ModelProto, location: &str) -> Result<(Layout, La
 }
 
 /// The type of a tensor's elements by its number in ONNX.
-fn element_type(number: i32) -> Option<ElementType> {
+pub(crate) fn element_type(number: i32) -> Option<ElementType> {
     TYPES.get(usize::try_from(number).ok()?).copied().flatten()
 }
 

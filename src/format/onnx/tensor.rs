@@ -60,7 +60,7 @@ pub(super) fn is_external(tensor: &TensorProto) -> bool {
 }
 
 /// What a tensor of this name is; `None` for texts, which are not numbers.
-pub(super) fn info(name: String, tensor: &TensorProto) -> Result<Option<TensorInfo>> {
+pub(crate) fn info(name: String, tensor: &TensorProto) -> Result<Option<TensorInfo>> {
     let number = tensor.data_type.unwrap_or(0);
     let unknown = || Error::format(0, format!("element type {number} is not known")).in_tensor(&name);
     let element = element_type(number).ok_or_else(unknown)?;
@@ -76,7 +76,7 @@ pub(super) fn info(name: String, tensor: &TensorProto) -> Result<Option<TensorIn
 }
 
 /// The elements of a tensor that has them: a view of raw ones, else those of the typed field, as raw ones would be.
-pub(super) fn bytes(tensor: &TensorProto, info: &TensorInfo) -> Result<Bytes> {
+pub(crate) fn bytes(tensor: &TensorProto, info: &TensorInfo) -> Result<Bytes> {
     use ElementType::*;
     if let Some(raw) = &tensor.raw_data {
         return Ok(raw.clone());

@@ -1,0 +1,194 @@
+//! Large tensors quantized some rows at a time.
+
+use crate::{
+    error::{Error, Result},
+    format::file::{Bytes, ElementType},
+    quant::{Affine, Certify, MinMax, Range, Symmetric},
+    tensor::{Granularity, Grid, QTensor, TensorRef, Values, view::checked_volume},
+    traits::QuantizerExt,
+};
+
+/// Elements that are worked on together: 16 MiB of `f32`.
+pub(super) const CHUNK: usize = 1 << 22;
+
+/// How the codes of a tensor are chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Scheme {
+    pub(super) bits: u8,
+    /// No zero points.
+    pub(super) symmetric: bool,
+    /// Along the axes as they are read: of the transposed matrix, where it is.
+    pub(super) granularity: Granularity,
+}
+
+impl Scheme {
+    fn quantizer(self) -> Result<Box<dyn Certify<f32>>> {
+        macro_rules! shared {
+            ($quantizer:expr) => {
+                match self.granularity {
+                    Granularity::Tensor => Box::new($quantizer),
+                    Granularity::Channel { axis } => Box::new($quantizer.per_channel(axis)),
+                    Granularity::Group { size } => Box::new($quantizer.per_group(size)?),
+                    Granularity::Block { axis, size } => Box::new($quantizer.per_block(axis, size)?),
+                }
+            };
+        }
+        Ok(match self.symmetric {
+            true => shared!(Symmetric::new(self.bits)?),
+            false => shared!(Affine::new(self.bits)?),
+        })
+    }
+
+    fn grid(self, ranges: &[Range]) -> Result<Grid> {
+        match self.symmetric {
+            true => Symmetric::new(self.bits)?.grid::<f32>(ranges),
+            false => Affine::new(self.bits)?.grid::<f32>(ranges),
+        }
+    }
+
+    /// Whether the levels of all parts are the same.
+    pub(super) fn shares_levels(self) -> bool {
+        self.spread().0
+    }
+
+    /// Whether all rows of the first axis share levels, and what the number of rows of a part is a multiple of.
+    fn spread(self) -> (bool, usize) {
+        match self.granularity {
+            Granularity::Tensor => (true, 8),
+            Granularity::Channel { axis } => (axis > 0, 8),
+            // Parts begin on whole bytes of codes and zero points.
+            Granularity::Block { axis: 0, size } => (false, size.saturating_mul(8)),
+            _ => (false, 8),
+        }
+    }
+}
+
+/// A floating-point tensor of a file.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) bytes: Bytes,
+    pub(super) element: ElementType,
+    /// As it is in the file.
+    pub(super) shape: Vec<usize>,
+    /// Whether a matrix is read by columns.
+    pub(super) transposed: bool,
+}
+
+impl Source {
+    /// The shape as it is read.
+    pub(super) fn shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+
+    /// Some rows of the first axis of [`shape`](Self::shape).
+    fn rows(&self, rows: std::ops::Range<usize>, values: &mut Vec<f32>) -> Result<()> {
+        let shape = self.shape();
+        let width = checked_volume(shape.get(1..).unwrap_or_default())?;
+        values.clear();
+        values.resize(rows.len() * width, 0.0);
+        let size = self.element.bytes(1).unwrap_or(0);
+        let part = |range: std::ops::Range<usize>| {
+            let bytes = self.bytes.get(range.start * size..range.end * size);
+            bytes.ok_or_else(|| Error::shape("bytes of a tensor", &[range.end * size], &[self.bytes.len()]))
+        };
+        if !self.transposed {
+            return self.element.to_f32(part(rows.start * width..rows.end * width)?, values);
+        }
+        let (count, columns) = (rows.len(), shape.first().copied().unwrap_or(0));
+        let mut line = vec![0f32; count];
+        for k in 0..width {
+            self.element.to_f32(part(k * columns + rows.start..k * columns + rows.end)?, &mut line)?;
+            for (values, &value) in values.chunks_exact_mut(width).zip(&line) {
+                values[k] = value;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What quantizing cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Cost {
+    pub(super) signal: f64,
+    pub(super) noise: f64,
+    pub(super) max_abs: f64,
+    pub(super) bound: f64,
+}
+
+/// Quantizes a tensor part by part: `sink` gets each, and the first of its rows. Levels that all parts share are in each. The parts
+/// are the same whatever the number of threads; they have about `chunk` elements.
+pub(super) fn encode(
+    source: &Source,
+    scheme: Scheme,
+    chunk: usize,
+    sink: &mut dyn FnMut(usize, &QTensor) -> Result<()>,
+) -> Result<Cost> {
+    let shape = source.shape();
+    let (shared, multiple) = scheme.spread();
+    let rows = shape.first().copied().unwrap_or(1);
+    let width = checked_volume(shape.get(1..).unwrap_or_default())?.max(1);
+    let step = (chunk / width).max(1).next_multiple_of(multiple).min(rows.max(1));
+    let parts = || (0..rows).step_by(step).map(move |first| first..rows.min(first + step));
+    let part_shape = |rows: usize| [&[rows][..], shape.get(1..).unwrap_or_default()].concat();
+    let (mut values, mut cost) = (Vec::new(), Cost::default());
+    let grid = match shared && step < rows {
+        true => Some(shared_grid(source, scheme, parts(), part_shape, &mut values)?),
+        false => None,
+    };
+    let quantizer = scheme.quantizer()?;
+    for part in parts() {
+        let first = part.start;
+        // A tensor without axes is one number.
+        let own = if shape.is_empty() { Vec::new() } else { part_shape(part.len()) };
+        source.rows(part, &mut values)?;
+        let mut q = quantizer.layout(&own)?;
+        let tensor = TensorRef::new(&values, &own)?;
+        match &grid {
+            Some(grid) => {
+                q.set_grid(grid.clone())?;
+                quantizer.encode(TensorRef::from(&tensor), &mut q)?;
+            }
+            None => quantizer.quantize_into(TensorRef::from(&tensor), &mut q)?,
+        }
+        let error = q.error(&tensor)?;
+        cost.signal += values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+        cost.noise += error.mse * values.len() as f64;
+        cost.max_abs = cost.max_abs.max(error.max_abs);
+        cost.bound = cost.bound.max(quantizer.certificate(&q)?.max_abs());
+        sink(first, &q)?;
+    }
+    Ok(cost)
+}
+
+/// The levels of groups that reach over all parts, from the ranges of each.
+fn shared_grid(
+    source: &Source,
+    scheme: Scheme,
+    parts: impl Iterator<Item = std::ops::Range<usize>>,
+    part_shape: impl Fn(usize) -> Vec<usize>,
+    values: &mut Vec<f32>,
+) -> Result<Grid> {
+    let ranges = match scheme.granularity {
+        Granularity::Channel { axis } => MinMax::new(8)?.per_channel(axis),
+        _ => MinMax::new(8)?,
+    };
+    let mut ends: Vec<(f32, f32)> = Vec::new();
+    for part in parts {
+        let own = part_shape(part.len());
+        source.rows(part, values)?;
+        let q = ranges.quantize(TensorRef::new(values, &own)?)?;
+        let Grid::MinMax { min: Values::F32(min), max: Values::F32(max) } = q.grid() else {
+            return Err(Error::argument("levels", q.grid().form(), "minima and maxima"));
+        };
+        ends.resize(min.len(), (f32::INFINITY, f32::NEG_INFINITY));
+        for (end, (&min, &max)) in ends.iter_mut().zip(min.iter().zip(max)) {
+            *end = (end.0.min(min), end.1.max(max));
+        }
+    }
+    let ranges = ends.into_iter().map(|(min, max)| Range::new(min.into(), max.into())).collect::<Result<Vec<_>>>()?;
+    scheme.grid(&ranges)
+}

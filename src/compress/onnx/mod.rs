@@ -1,0 +1,136 @@
+//! Weights of ONNX models as codes, the rest as it was.
+
+mod opset;
+mod rewrite;
+mod weights;
+
+use super::{
+    encode::{CHUNK, Cost, encode},
+    recipe::Recipe,
+    report::Report,
+    run::{Watch, Watched, each},
+};
+use crate::{
+    error::{Error, Result},
+    format::{
+        file::Writer,
+        onnx::{self, Onnx},
+    },
+    quant::layout::{MatMulNBits, OnnxLinear, ZeroPoints},
+    tensor::{Grid, QTensor, Scales, Values},
+};
+use rewrite::{Item, Target};
+use std::path::Path;
+
+/// Quantizes the weights of an ONNX model: matrices of `MatMul` and `Gemm`, kernels of convolutions, the matrices of `LSTM`, `GRU` and `RNN`,
+/// and tables of `Gather`, in the main graph and those within it, initializers and constants. All else stays as it was. `watch` is called
+/// again and again, and can stop the work.
+///
+/// A model with weights in other files, or of 2 GB and more, gets its weights in a file of its own, `output` with `.data` after it.
+///
+/// # Errors
+/// As [`Onnx::open`]; [`NonFinite`](crate::ErrorKind::NonFinite) for a weight that is NaN or infinite, with its name;
+/// [`Io`](crate::ErrorKind::Io) when the output cannot be written; [`Cancelled`](crate::ErrorKind::Cancelled) when `watch` says so;
+/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. There is no output then, and the input is as it was.
+pub fn quantize(
+    input: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    recipe: &Recipe,
+    watch: Watch<'_>,
+) -> Result<Report> {
+    run(input.as_ref(), output.as_ref(), recipe, watch, CHUNK)
+}
+
+fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: usize) -> Result<Report> {
+    let read = Onnx::open(input)?;
+    let external = read.is_external();
+    let rewrite::Rewritten { model, items, mut report } = rewrite::rewrite(read.inlined()?, recipe)?;
+    if read.unknown_bytes() > 0 {
+        let note = "The input has {} bytes of fields that are not known here, or written in an unusual way; they are not in the output.";
+        report.notes.push(note.replace("{}", &read.unknown_bytes().to_string()));
+    }
+    report.bytes_before = read.byte_len();
+    let inline = if external { None } else { onnx::layout(&model).ok() };
+    let (first, second) = match inline {
+        Some(layout) => (layout, None),
+        None => {
+            let mut name = output.file_name().unwrap_or_default().to_os_string();
+            name.push(".data");
+            let text = name.to_str().ok_or_else(|| Error::argument("name of the output", name.display(), "UTF-8"))?;
+            let (own, data) = onnx::layout_external(&model, text)?;
+            (data, Some((own, output.with_file_name(&name))))
+        }
+    };
+    report.bytes_after = first.byte_len() + second.as_ref().map_or(0, |(own, _)| own.byte_len());
+    let path = second.as_ref().map_or(output, |(_, data)| data);
+    let writer = first.create(path)?;
+    let watched = Watched::new(watch, items.iter().map(|item| item.source.bytes.len() as u64).sum());
+    let costs = each(&items, |item| {
+        let cost = item.write(&writer, chunk).map_err(|error| error.in_tensor(&item.name))?;
+        watched.add(&item.name, item.source.bytes.len() as u64)?;
+        Ok(cost)
+    })?;
+    writer.finish()?;
+    if let Some((own, _)) = second {
+        own.create(output)?.finish()?;
+    }
+    for (item, cost) in items.iter().zip(costs) {
+        if let Some(tensor) = report.tensors.get_mut(item.report) {
+            tensor.sqnr_db = Some(10.0 * (cost.signal / cost.noise).log10());
+            (tensor.max_abs, tensor.bound) = (Some(cost.max_abs), Some(cost.bound));
+        }
+    }
+    Ok(report)
+}
+
+impl Item {
+    /// Quantizes the tensor and writes its parts to their places.
+    fn write(&self, writer: &Writer, chunk: usize) -> Result<Cost> {
+        let mut ends = [0u64; 3];
+        let mut first = true;
+        let mut put = |which: usize, number: usize, bytes: &[u8]| -> Result<()> {
+            writer.write(number, ends[which], bytes)?;
+            ends[which] += bytes.len() as u64;
+            Ok(())
+        };
+        encode(&self.source, self.scheme, chunk, &mut |_, q: &QTensor| {
+            let levels = first || !self.scheme.shares_levels();
+            first = false;
+            match self.target {
+                Target::Dequantize { dtype, codes, scales, zeros } => {
+                    let linear = OnnxLinear::from_qtensor(q, dtype)?;
+                    put(0, codes, linear.data())?;
+                    if levels {
+                        put(1, scales, &scale_bytes(q.grid())?)?;
+                        if let (Some(number), Some(bytes)) = (zeros, linear.zero_points()) {
+                            put(2, number, bytes)?;
+                        }
+                    }
+                }
+                Target::MatMulNBits { block, codes, scales, zeros } => {
+                    let matrix = MatMulNBits::from_qtensor(q, block)?;
+                    put(0, codes, matrix.packed())?;
+                    put(1, scales, &bytes_of(matrix.scales())?)?;
+                    if let (Some(number), ZeroPoints::Packed(bytes)) = (zeros, matrix.zero_points()) {
+                        put(2, number, bytes)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+fn scale_bytes(grid: &Grid) -> Result<Vec<u8>> {
+    match grid {
+        Grid::Affine { scale, .. } => bytes_of(scale),
+        other => Err(Error::argument("levels", other.form(), "scales and zero points")),
+    }
+}
+
+fn bytes_of(scales: &Scales) -> Result<Vec<u8>> {
+    match scales {
+        Scales::Full(Values::F32(values)) => Ok(values.iter().flat_map(|scale| scale.to_le_bytes()).collect()),
+        other => Err(Error::argument("scales", other.form(), "of 32 bits")),
+    }
+}

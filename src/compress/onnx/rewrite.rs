@@ -1,0 +1,425 @@
+//! A model whose weights are to be codes: new nodes, new tensors whose elements are to come, and the work that makes them.
+
+use super::{
+    opset,
+    weights::{Axes, Use, constant, inner_mut, names, uses},
+};
+use crate::{
+    compress::{
+        encode::{Scheme, Source},
+        recipe::{Form, Recipe},
+        report::{Report, TensorReport},
+    },
+    error::Result,
+    format::{
+        file::ElementType,
+        onnx::{self, element_type, proto::*},
+    },
+    quant::layout::OnnxType,
+    tensor::{Granularity, view::checked_volume},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+const MICROSOFT: &str = "com.microsoft";
+
+/// A weight to be quantized.
+pub(super) struct Item {
+    pub(super) name: String,
+    pub(super) source: Source,
+    pub(super) scheme: Scheme,
+    pub(super) target: Target,
+    /// Its place in the report.
+    pub(super) report: usize,
+}
+
+/// Where its parts go: numbers of pending tensors.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target {
+    Dequantize { dtype: OnnxType, codes: usize, scales: usize, zeros: Option<usize> },
+    MatMulNBits { block: usize, codes: usize, scales: usize, zeros: Option<usize> },
+}
+
+pub(super) struct Rewritten {
+    pub(super) model: ModelProto,
+    pub(super) items: Vec<Item>,
+    pub(super) report: Report,
+}
+
+/// How a weight will be kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Way {
+    bits: u8,
+    /// `None`: a scale for each output channel.
+    group: Option<usize>,
+    multiplied: bool,
+}
+
+impl Way {
+    /// The version of the operators it needs.
+    fn opset(self) -> i64 {
+        match self {
+            Self { multiplied: true, .. } => 1,
+            Self { bits: 2, .. } => 25,
+            Self { bits: 8, group: None, .. } => 13,
+            _ => 21,
+        }
+    }
+}
+
+/// What the whole of the work has to know.
+struct Work<'a> {
+    recipe: &'a Recipe,
+    /// The version of the operators there is.
+    from: i64,
+    /// Why a higher version cannot be, by version.
+    blocked: BTreeMap<i64, Option<String>>,
+    names: BTreeSet<String>,
+    /// The version that is needed.
+    opset: i64,
+    microsoft: bool,
+    pending: usize,
+    items: Vec<Item>,
+    report: Report,
+}
+
+/// Makes the weights of a model, whose tensors have raw elements, pending.
+pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe) -> Result<Rewritten> {
+    let from = opset::version(&model);
+    let blocked = [13, 21, 25].map(|to| (to, opset::blocker(&model, from, to))).into();
+    let mut all = BTreeSet::new();
+    if let Some(graph) = &model.graph {
+        names(graph, &mut all);
+    }
+    let mut work = Work {
+        recipe,
+        from,
+        blocked,
+        names: all,
+        opset: from,
+        microsoft: false,
+        pending: 0,
+        items: Vec::new(),
+        report: Report::default(),
+    };
+    if let Some(graph) = &mut model.graph {
+        work.graph(graph, "")?;
+    }
+    let Work { opset: needed, microsoft, items, mut report, .. } = work;
+    if needed > from {
+        opset::import(&mut model, "", needed);
+        report
+            .notes
+            .push(format!("Version {needed} of ONNX's operators is imported, for what is written; it was {from}."));
+    }
+    if microsoft {
+        opset::import(&mut model, MICROSOFT, 1);
+    }
+    Ok(Rewritten { model, items, report })
+}
+
+impl Work<'_> {
+    fn graph(&mut self, graph: &mut GraphProto, path: &str) -> Result<()> {
+        for node in &mut graph.node {
+            let called = node.name.clone().or_else(|| node.output.first().cloned()).unwrap_or_default();
+            for inner in inner_mut(node) {
+                self.graph(inner, &format!("{path}{called}/"))?;
+            }
+        }
+        let inputs: BTreeSet<_> = graph.input.iter().filter_map(|input| input.name.clone()).collect();
+        let rank = |tensor: &TensorProto| tensor.dims.len();
+        let initializers = graph.initializer.iter().filter_map(|tensor| Some((tensor.name.clone()?, rank(tensor))));
+        let constants =
+            graph.node.iter().filter_map(|node| Some((node.output.first()?.clone(), rank(constant(node)?))));
+        let ranks: BTreeMap<_, _> = initializers.chain(constants).collect();
+        let uses = uses(graph, &ranks);
+        let used = |name: &str| uses.get(name).map_or(&[][..], Vec::as_slice);
+
+        let (mut nodes, mut tensors, mut multiplied) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut now = Now { nodes: &mut nodes, tensors: &mut tensors, multiplied: &mut multiplied };
+        for tensor in std::mem::take(&mut graph.initializer) {
+            let name = tensor.name.clone().unwrap_or_default();
+            if !self.weight(&name, path, &tensor, used(&name), inputs.contains(&name), &mut now)? {
+                now.tensors.push(tensor);
+            }
+        }
+        for node in std::mem::take(&mut graph.node) {
+            let name = node.output.first().cloned().unwrap_or_default();
+            let replaced = match constant(&node) {
+                Some(tensor) => self.weight(&name, path, tensor, used(&name), false, &mut now)?,
+                None => false,
+            };
+            if !replaced {
+                now.nodes.push(node);
+            }
+        }
+        for node in &mut nodes {
+            if node.op_type.as_deref() == Some("MatMul")
+                && let Some(new) = node.input.get(1).and_then(|name| multiplied.get(name))
+            {
+                new.replace(node);
+            }
+        }
+        (graph.node, graph.initializer) = (nodes, tensors);
+        Ok(())
+    }
+
+    /// Replaces a weight by pending tensors and what reads them; `false` where it stays.
+    fn weight(
+        &mut self,
+        name: &str,
+        path: &str,
+        tensor: &TensorProto,
+        uses: &[Use],
+        is_input: bool,
+        now: &mut Now<'_>,
+    ) -> Result<bool> {
+        let Some(element) = element_type(tensor.data_type.unwrap_or(0)).filter(|element| element.is_float()) else {
+            return Ok(false);
+        };
+        // Few numbers are no weights, and not worth a line.
+        let Some(axes) = uses.iter().find_map(|of| of.axes) else { return Ok(false) };
+        let Some(info) = onnx::tensor_info(format!("{path}{name}"), tensor)? else { return Ok(false) };
+        let (elements, bytes) = (info.volume()?, info.byte_len()? as u64);
+        let mut operators: Vec<&str> = uses.iter().map(|of| of.operator.as_str()).collect();
+        operators.sort_unstable();
+        operators.dedup();
+        let mut report = TensorReport {
+            name: info.name.clone(),
+            shape: info.shape.clone(),
+            operators: operators.iter().map(|operator| (*operator).into()).collect(),
+            outcome: Err(String::new()),
+            bytes_before: bytes,
+            bytes_after: bytes,
+            sqnr_db: None,
+            max_abs: None,
+            bound: None,
+        };
+        let kept = match is_input {
+            true => Some("an input that callers may replace".into()),
+            false => self.recipe.kept(&info.name, &operators, elements),
+        };
+        let way = match kept {
+            Some(reason) => Err(reason),
+            None => self.way(element, uses, axes),
+        };
+        let way = match way {
+            Ok(way) => way,
+            Err(reason) => {
+                report.outcome = Err(reason);
+                self.report.tensors.push(report);
+                return Ok(false);
+            }
+        };
+        let bytes = onnx::tensor_bytes(tensor, &info)?;
+        let source = Source { bytes, element, shape: info.shape.clone(), transposed: way.multiplied };
+        let (scheme, target) = match way.multiplied {
+            true => self.matrix(name, &source, way, now)?,
+            false => self.dequantized(name, &source, way, axes, now)?,
+        };
+        self.opset = self.opset.max(way.opset());
+        self.microsoft |= way.multiplied;
+        let shared = match way.group {
+            None => "a scale a channel".into(),
+            Some(size) => format!("groups of {size}"),
+        };
+        let form = if way.multiplied { "MatMulNBits" } else { "DequantizeLinear" };
+        let zeros = if self.recipe.symmetric { ", no zero points" } else { "" };
+        report.outcome = Ok(format!("{} bits, {shared}{zeros}, {form}", way.bits));
+        report.bytes_after = now.added(target)?;
+        self.items.push(Item { name: info.name, source, scheme, target, report: self.report.tensors.len() });
+        self.report.tensors.push(report);
+        Ok(true)
+    }
+
+    /// How a weight is kept, or why it stays.
+    fn way(&self, element: ElementType, uses: &[Use], axes: Axes) -> Result<Way, String> {
+        let Recipe { bits, group, form, .. } = *self.recipe;
+        let block = group.unwrap_or(32);
+        let matrix = |of: &Use| of.operator == "MatMul" && !of.inner && of.axes.is_some_and(|axes| axes.matrix);
+        let multiplied = match form {
+            Form::Dequantize => Err("written as integers and their scales"),
+            Form::Auto if bits == 8 => Err("8 bits are written as integers and their scales"),
+            _ if !axes.matrix || !uses.iter().all(matrix) => Err("not only the right side of MatMul, a matrix"),
+            _ if element != ElementType::F32 => Err("not of 32 bits"),
+            _ if !block.is_power_of_two() => Err("in groups of no power of two"),
+            _ => Ok(Way { bits, group: Some(block), multiplied: true }),
+        };
+        match (form, multiplied) {
+            (_, Ok(way)) => return Ok(way),
+            (Form::MatMulNBits, Err(reason)) => return Err(reason.into()),
+            _ => {}
+        }
+        let plain = Way { bits, group, multiplied: false };
+        let fallback = Way { bits: 8, group: None, multiplied: false };
+        let ways = if form == Form::Auto { &[plain, fallback][..] } else { &[plain] };
+        let mut reason = String::new();
+        for &way in ways {
+            match self.blocked.get(&way.opset()).and_then(Option::as_ref) {
+                Some(blocker) if way.opset() > self.from => {
+                    reason = format!("needs version {} of ONNX's operators, but {blocker}", way.opset());
+                }
+                _ => return Ok(way),
+            }
+        }
+        Err(reason)
+    }
+
+    /// A name that nothing has yet.
+    fn unique(&mut self, name: &str, ending: &str) -> String {
+        let mut unique = format!("{name}_{ending}");
+        while !self.names.insert(unique.clone()) {
+            unique.push('_');
+        }
+        unique
+    }
+
+    /// A pending tensor: its name and its number.
+    fn add(
+        &mut self,
+        name: &str,
+        ending: &str,
+        element: ElementType,
+        shape: &[usize],
+        now: &mut Now<'_>,
+    ) -> Result<(String, usize)> {
+        let (name, number) = (self.unique(name, ending), self.pending);
+        now.tensors.push(onnx::pending(&name, element, shape, number)?);
+        self.pending += 1;
+        Ok((name, number))
+    }
+
+    fn dequantized(
+        &mut self,
+        name: &str,
+        source: &Source,
+        way: Way,
+        axes: Axes,
+        now: &mut Now<'_>,
+    ) -> Result<(Scheme, Target)> {
+        let (symmetric, shape) = (self.recipe.symmetric, &source.shape);
+        let (granularity, axis, levels) = match way.group {
+            None => (Granularity::Channel { axis: axes.output }, axes.output, vec![shape[axes.output]]),
+            Some(size) => {
+                let mut levels = shape.clone();
+                levels[axes.input] = shape[axes.input].div_ceil(size);
+                (Granularity::Block { axis: axes.input, size }, axes.input, levels)
+            }
+        };
+        let (dtype, element) = match (way.bits, symmetric) {
+            (2, true) => (OnnxType::Int2, ElementType::I2),
+            (2, false) => (OnnxType::Uint2, ElementType::U2),
+            (4, true) => (OnnxType::Int4, ElementType::I4),
+            (4, false) => (OnnxType::Uint4, ElementType::U4),
+            (_, true) => (OnnxType::Int8, ElementType::I8),
+            (_, false) => (OnnxType::Uint8, ElementType::U8),
+        };
+        let (codes_name, codes) = self.add(name, "quantized", element, shape, now)?;
+        let (scale_name, scales) = self.add(name, "scale", ElementType::F32, &levels, now)?;
+        let mut input = vec![codes_name, scale_name];
+        let mut zeros = None;
+        if !symmetric {
+            let (zero_name, number) = self.add(name, "zero_point", element, &levels, now)?;
+            input.push(zero_name);
+            zeros = Some(number);
+        }
+        let mut attributes = vec![integer("axis", axis)];
+        attributes.extend(way.group.map(|size| integer("block_size", size)));
+        let wide = source.element == ElementType::F32;
+        let output = if wide { name.to_string() } else { self.unique(name, "f32") };
+        let node = self.unique(name, "dequantize");
+        now.nodes.push(self::node(node, "DequantizeLinear", "", input, output.clone(), attributes));
+        if !wide {
+            let cast = self.unique(name, "cast");
+            let to = onnx::data_type(source.element).unwrap_or(1);
+            now.nodes.push(self::node(cast, "Cast", "", vec![output], name.into(), vec![integer("to", to as usize)]));
+        }
+        let target = Target::Dequantize { dtype, codes, scales, zeros };
+        Ok((Scheme { bits: way.bits, symmetric, granularity }, target))
+    }
+
+    fn matrix(&mut self, name: &str, source: &Source, way: Way, now: &mut Now<'_>) -> Result<(Scheme, Target)> {
+        let (block, symmetric) = (way.group.unwrap_or(32), self.recipe.symmetric);
+        let (k, n, bits) = (source.shape[0], source.shape[1], usize::from(way.bits));
+        let blocks = k.div_ceil(block);
+        let packed = [n, blocks, block * bits / 8];
+        let (codes_name, codes) = self.add(name, "quantized", ElementType::U8, &packed, now)?;
+        let (scale_name, scales) = self.add(name, "scale", ElementType::F32, &[checked_volume(&[n, blocks])?], now)?;
+        let mut input = vec![codes_name, scale_name];
+        let mut zeros = None;
+        if !symmetric {
+            let shape = [checked_volume(&[n, (blocks * bits).div_ceil(8)])?];
+            let (zero_name, number) = self.add(name, "zero_point", ElementType::U8, &shape, now)?;
+            input.push(zero_name);
+            zeros = Some(number);
+        }
+        let attributes = [("K", k), ("N", n), ("bits", bits), ("block_size", block)].map(|(key, n)| integer(key, n));
+        now.multiplied.insert(name.to_string(), Multiplied { input, attributes: attributes.into() });
+        let granularity = Granularity::Group { size: block };
+        Ok((Scheme { bits: way.bits, symmetric, granularity }, Target::MatMulNBits { block, codes, scales, zeros }))
+    }
+}
+
+/// What a graph will be.
+struct Now<'a> {
+    nodes: &'a mut Vec<NodeProto>,
+    tensors: &'a mut Vec<TensorProto>,
+    /// What multiplies in place of `MatMul`, by the matrix.
+    multiplied: &'a mut BTreeMap<String, Multiplied>,
+}
+
+impl Now<'_> {
+    /// The bytes of the pending tensors of a weight, which are the last.
+    fn added(&self, target: Target) -> Result<u64> {
+        let (Target::Dequantize { zeros, .. } | Target::MatMulNBits { zeros, .. }) = target;
+        let count = if zeros.is_some() { 3 } else { 2 };
+        let mut bytes = 0;
+        for tensor in self.tensors.iter().rev().take(count) {
+            if let Some(info) = onnx::tensor_info(String::new(), tensor)? {
+                bytes += info.byte_len()? as u64;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// The matrix of a node `MatMulNBits`.
+struct Multiplied {
+    input: Vec<String>,
+    attributes: Vec<AttributeProto>,
+}
+
+impl Multiplied {
+    /// Makes it of a node `MatMul`.
+    fn replace(&self, node: &mut NodeProto) {
+        node.input.truncate(1);
+        node.input.extend(self.input.iter().cloned());
+        node.attribute = self.attributes.clone();
+        (node.op_type, node.domain) = (Some("MatMulNBits".into()), Some(MICROSOFT.into()));
+    }
+}
+
+/// `AttributeProto.AttributeType.INT`.
+const INT: i32 = 2;
+
+fn integer(name: &str, value: usize) -> AttributeProto {
+    AttributeProto { name: Some(name.into()), i: Some(value as i64), r#type: Some(INT), ..Default::default() }
+}
+
+fn node(
+    name: String,
+    operator: &str,
+    domain: &str,
+    input: Vec<String>,
+    output: String,
+    attribute: Vec<AttributeProto>,
+) -> NodeProto {
+    NodeProto {
+        name: Some(name),
+        op_type: Some(operator.into()),
+        domain: Some(domain.into()).filter(|domain: &String| !domain.is_empty()),
+        input,
+        output: vec![output],
+        attribute,
+        ..Default::default()
+    }
+}

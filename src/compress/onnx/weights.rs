@@ -1,0 +1,99 @@
+//! Which tensors of a graph are weights, and of what.
+
+use crate::format::onnx::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An input of a node that a weight is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Use {
+    pub(super) operator: String,
+    pub(super) axes: Option<Axes>,
+    /// Whether the node is in a graph within that of the weight.
+    pub(super) inner: bool,
+}
+
+/// The axes of a weight, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Axes {
+    /// Of the outputs: what shares levels when channels do.
+    pub(super) output: usize,
+    /// That sums go over: what blocks lie along.
+    pub(super) input: usize,
+    /// A matrix `[K, N]` that is multiplied from the right.
+    pub(super) matrix: bool,
+}
+
+pub(super) fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
+    node.attribute.iter().find(|attribute| attribute.name.as_deref() == Some(name))
+}
+
+/// Whether a node is of ONNX's own operators.
+pub(super) fn is_onnx(node: &NodeProto) -> bool {
+    matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"))
+}
+
+/// The axes of the weight that is an input of a node; `None` where no operator's weight is.
+fn axes(node: &NodeProto, input: usize, rank: usize) -> Option<Axes> {
+    if !is_onnx(node) {
+        return None;
+    }
+    let axes = |output, input| Some(Axes { output, input, matrix: false });
+    match (node.op_type.as_deref()?, input) {
+        ("Conv", 1) if rank > 2 => axes(0, 1),
+        ("ConvTranspose", 1) if rank > 2 => axes(1, 0),
+        ("MatMul", 1) if rank >= 2 => Some(Axes { output: rank - 1, input: rank - 2, matrix: rank == 2 }),
+        ("MatMul", 0) if rank >= 2 => axes(rank - 2, rank - 1),
+        ("Gemm", 1) if rank == 2 => match attribute(node, "transB").and_then(|attribute| attribute.i).unwrap_or(0) {
+            0 => axes(1, 0),
+            _ => axes(0, 1),
+        },
+        ("Gather", 0) if rank >= 2 => axes(0, rank - 1),
+        ("LSTM" | "GRU" | "RNN", 1 | 2) if rank == 3 => axes(1, 2),
+        _ => None,
+    }
+}
+
+/// How a graph and those within it use the values of these names.
+pub(super) fn uses(graph: &GraphProto, ranks: &BTreeMap<String, usize>) -> BTreeMap<String, Vec<Use>> {
+    let mut all = BTreeMap::new();
+    gather(graph, ranks, false, &mut all);
+    all
+}
+
+fn gather(graph: &GraphProto, ranks: &BTreeMap<String, usize>, below: bool, all: &mut BTreeMap<String, Vec<Use>>) {
+    for node in &graph.node {
+        for (input, name) in node.input.iter().enumerate() {
+            let Some(&rank) = ranks.get(name) else { continue };
+            let operator = node.op_type.clone().unwrap_or_default();
+            let axes = axes(node, input, rank);
+            all.entry(name.clone()).or_default().push(Use { operator, axes, inner: below });
+        }
+        inner(node).for_each(|graph| gather(graph, ranks, true, all));
+    }
+}
+
+/// The graphs within a node.
+pub(super) fn inner(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
+}
+
+/// The graphs within a node, to be changed.
+pub(super) fn inner_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
+    node.attribute.iter_mut().flat_map(|attribute| attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs))
+}
+
+/// The tensor of a `Constant` node.
+pub(super) fn constant(node: &NodeProto) -> Option<&TensorProto> {
+    let named = node.op_type.as_deref() == Some("Constant") && is_onnx(node);
+    attribute(node, "value").filter(|_| named)?.t.as_ref()
+}
+
+/// All names of values in a graph and those within it.
+pub(super) fn names(graph: &GraphProto, all: &mut BTreeSet<String>) {
+    all.extend(graph.initializer.iter().filter_map(|tensor| tensor.name.clone()));
+    all.extend(graph.input.iter().chain(&graph.output).filter_map(|value| value.name.clone()));
+    for node in &graph.node {
+        all.extend(node.input.iter().chain(&node.output).cloned());
+        inner(node).for_each(|graph| names(graph, all));
+    }
+}

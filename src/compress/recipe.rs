@@ -1,0 +1,107 @@
+//! What is to be done to a model.
+
+use crate::error::{Error, Result};
+
+/// How quantized weights are written in an ONNX model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Form {
+    /// 8 bits as [`Dequantize`](Self::Dequantize). Fewer bits as [`MatMulNBits`](Self::MatMulNBits) where a weight is one of
+    /// `MatMul`; else as `Dequantize`, or in 8 bits where the model cannot have the newer operators for it. The report says which.
+    #[default]
+    Auto,
+    /// Integers and a `DequantizeLinear` before what reads them: any weight, any runtime. Needs version 13 of ONNX's operators, 21 for 4 bits
+    /// and for groups, 25 for 2 bits.
+    Dequantize,
+    /// ONNX Runtime's operator `MatMulNBits`, which multiplies by the codes as they are: `MatMul` with a matrix of weights.
+    MatMulNBits,
+}
+
+/// What is to be done to the weights of a model.
+///
+/// | name | default | range | purpose |
+/// |---|---|---|---|
+/// | `bits` | – | 2, 4, 8 | bits of a code |
+/// | `group` | none: a scale an output channel | 16 and more; a power of two for `MatMulNBits` | weights that share a scale |
+/// | symmetric | no | | no zero points |
+/// | `form` | [`Form::Auto`] | | how an ONNX model has them |
+/// | `keep` | none | parts of names | tensors that stay as they are |
+/// | `only` | all | parts of names, or operators | tensors that are quantized at all |
+/// | `min_elements` | 1,024 | any | smaller tensors stay |
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub struct Recipe {
+    pub(super) bits: u8,
+    pub(super) group: Option<usize>,
+    pub(super) symmetric: bool,
+    pub(super) form: Form,
+    keep: Vec<String>,
+    only: Vec<String>,
+    min_elements: usize,
+}
+
+impl Recipe {
+    /// Codes of so many bits, with a scale and a zero point for each output channel.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) for other bits than 2, 4 and 8.
+    pub fn new(bits: u8) -> Result<Self> {
+        if !matches!(bits, 2 | 4 | 8) {
+            return Err(Error::argument("bits", bits, "2, 4 or 8"));
+        }
+        let (keep, only) = (Vec::new(), Vec::new());
+        Ok(Self { bits, group: None, symmetric: false, form: Form::Auto, keep, only, min_elements: 1024 })
+    }
+
+    /// A scale and a zero point for each `size` weights of a sum.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) for less than 16.
+    pub fn with_group(self, size: usize) -> Result<Self> {
+        if size < 16 {
+            return Err(Error::argument("group size", size, "at least 16"));
+        }
+        Ok(Self { group: Some(size), ..self })
+    }
+
+    /// Without zero points.
+    pub fn symmetric(self) -> Self {
+        Self { symmetric: true, ..self }
+    }
+
+    /// How an ONNX model has quantized weights.
+    pub fn with_form(self, form: Form) -> Self {
+        Self { form, ..self }
+    }
+
+    /// Tensors with one of these parts in their names stay as they are.
+    pub fn keep<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.keep.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Only tensors with one of these parts in their names, or of these operators (`Conv`), are quantized.
+    pub fn only<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.only.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Tensors of fewer elements stay as they are.
+    pub fn with_min_elements(self, count: usize) -> Self {
+        Self { min_elements: count, ..self }
+    }
+
+    /// Why a tensor stays as it is, where the recipe says so.
+    pub(super) fn kept(&self, name: &str, operators: &[&str], elements: usize) -> Option<String> {
+        let part = |part: &&String| name.contains(part.as_str());
+        if elements < self.min_elements {
+            return Some(format!("of fewer than {} elements", self.min_elements));
+        }
+        if let Some(part) = self.keep.iter().find(part) {
+            return Some(format!("kept: {part:?}"));
+        }
+        let chosen = |part: &String| name.contains(part.as_str()) || operators.contains(&part.as_str());
+        let left_out = !self.only.is_empty() && !self.only.iter().any(chosen);
+        left_out.then(|| "not among those to be quantized".into())
+    }
+}

@@ -1,0 +1,69 @@
+//! What was done to a model, and what it cost.
+
+use std::fmt;
+
+/// What was done to a tensor.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct TensorReport {
+    /// Its name in the model.
+    pub name: String,
+    /// Its sizes.
+    pub shape: Vec<usize>,
+    /// The operators that read it.
+    pub operators: Vec<String>,
+    /// How it is kept now: `"uint4, blocks of 32"`; or why it is as it was.
+    pub outcome: Result<String, String>,
+    /// Bytes of its elements before.
+    pub bytes_before: u64,
+    /// Bytes of its codes, scales and zero points now.
+    pub bytes_after: u64,
+    /// Signal to quantization noise in decibels, of what was quantized; infinite without error.
+    pub sqnr_db: Option<f64>,
+    /// The largest error of an element.
+    pub max_abs: Option<f64>,
+    /// What no element's error is larger than, by what is stored alone.
+    pub bound: Option<f64>,
+}
+
+/// What was done to a model.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Its weights, in the order of the file.
+    pub tensors: Vec<TensorReport>,
+    /// What else changed: a version of the operators, say.
+    pub notes: Vec<String>,
+    /// Length of the input in bytes, with the files its weights are in.
+    pub bytes_before: u64,
+    /// Length of the output in bytes.
+    pub bytes_after: u64,
+}
+
+impl fmt::Display for Report {
+    /// A line for each tensor, and the sums.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| tensor | shape | operators | now | bytes | was | SQNR, dB | largest error | certified |")?;
+        writeln!(f, "|---|---|---|---|--:|--:|--:|--:|--:|")?;
+        for tensor in &self.tensors {
+            let or = |x: Option<f64>, digits: usize| x.map_or("–".into(), |x| format!("{x:.digits$}"));
+            let short = |x: Option<f64>| x.map_or("–".into(), |x| format!("{x:.2e}"));
+            writeln!(
+                f,
+                "| {} | {:?} | {} | {} | {} | {} | {} | {} | {} |",
+                tensor.name,
+                tensor.shape,
+                tensor.operators.join(", "),
+                tensor.outcome.as_ref().map_or_else(|reason| format!("as it was: {reason}"), String::clone),
+                tensor.bytes_after,
+                tensor.bytes_before,
+                or(tensor.sqnr_db, 1),
+                short(tensor.max_abs),
+                short(tensor.bound),
+            )?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "\n{note}"))?;
+        let ratio = self.bytes_before as f64 / self.bytes_after.max(1) as f64;
+        write!(f, "\n{} bytes, {} before: {ratio:.2} times smaller", self.bytes_after, self.bytes_before)
+    }
+}

@@ -1,0 +1,58 @@
+//! Work on many tensors, in parallel, that can be watched and stopped.
+
+use crate::error::{Error, Result};
+use std::{
+    ops::ControlFlow,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// How far work on a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress<'a> {
+    /// The tensor that is worked on.
+    pub tensor: &'a str,
+    /// Bytes of weights that are done.
+    pub done: u64,
+    /// Bytes of weights in all.
+    pub total: u64,
+}
+
+/// Is called again and again, by any thread; [`Break`](ControlFlow::Break) stops the work, and nothing of it is left.
+pub(super) type Watch<'a> = &'a (dyn Fn(Progress<'_>) -> ControlFlow<()> + Sync);
+
+/// Counts what is done.
+pub(super) struct Watched<'a> {
+    watch: Watch<'a>,
+    done: AtomicU64,
+    total: u64,
+}
+
+impl<'a> Watched<'a> {
+    pub(super) fn new(watch: Watch<'a>, total: u64) -> Self {
+        Self { watch, done: AtomicU64::new(0), total }
+    }
+
+    /// So many bytes more are done.
+    ///
+    /// # Errors
+    /// [`Cancelled`](crate::ErrorKind::Cancelled) when the work is to stop.
+    pub(super) fn add(&self, tensor: &str, bytes: u64) -> Result<()> {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        match (self.watch)(Progress { tensor, done, total: self.total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::cancelled().in_tensor(tensor)),
+        }
+    }
+}
+
+/// `work` on each item; results in their order, or one of the errors.
+pub(super) fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Send + Sync) -> Result<Vec<R>> {
+    #[cfg(feature = "rayon")]
+    {
+        use rayon::prelude::*;
+        items.par_iter().map(work).collect()
+    }
+    #[cfg(not(feature = "rayon"))]
+    items.iter().map(work).collect()
+}
