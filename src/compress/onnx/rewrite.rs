@@ -2,7 +2,7 @@
 
 use super::{
     opset,
-    weights::{Axes, Use, constant, inner_mut, names, uses},
+    weights::{Axes, Use, aliases, constant, inner_mut, is_identity, names, uses},
 };
 use crate::{
     compress::{
@@ -131,7 +131,8 @@ impl Work<'_> {
         let constants =
             graph.node.iter().filter_map(|node| Some((node.output.first()?.clone(), rank(constant(node)?))));
         let ranks: BTreeMap<_, _> = initializers.chain(constants).collect();
-        let uses = uses(graph, &ranks);
+        let aliases = aliases(graph, &ranks);
+        let uses = uses(graph, &ranks, &aliases);
         let used = |name: &str| uses.get(name).map_or(&[][..], Vec::as_slice);
 
         let (mut nodes, mut tensors, mut multiplied) = (Vec::new(), Vec::new(), BTreeMap::new());
@@ -152,9 +153,11 @@ impl Work<'_> {
                 now.nodes.push(node);
             }
         }
+        let root = |name: &String| aliases.get(name).unwrap_or(name).clone();
+        nodes.retain(|node| !is_identity(node) || !node.input.iter().any(|name| multiplied.contains_key(&root(name))));
         for node in &mut nodes {
             if node.op_type.as_deref() == Some("MatMul")
-                && let Some(new) = node.input.get(1).and_then(|name| multiplied.get(name))
+                && let Some(new) = node.input.get(1).and_then(|name| multiplied.get(&root(name)))
             {
                 new.replace(node);
             }

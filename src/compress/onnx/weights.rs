@@ -53,22 +53,60 @@ fn axes(node: &NodeProto, input: usize, rank: usize) -> Option<Axes> {
     }
 }
 
-/// How a graph and those within it use the values of these names.
-pub(super) fn uses(graph: &GraphProto, ranks: &BTreeMap<String, usize>) -> BTreeMap<String, Vec<Use>> {
-    let mut all = BTreeMap::new();
-    gather(graph, ranks, false, &mut all);
+/// The values of a graph that are but other names of values whose ranks are known, and of which: exporters share weights by `Identity`.
+pub(super) fn aliases(graph: &GraphProto, ranks: &BTreeMap<String, usize>) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for node in &graph.node {
+        if let ([from], [to]) = (&node.input[..], &node.output[..])
+            && is_identity(node)
+            && (ranks.contains_key(from) || all.contains_key(from))
+        {
+            let root = all.get(from).unwrap_or(from).clone();
+            all.insert(to.clone(), root);
+        }
+    }
     all
 }
 
-fn gather(graph: &GraphProto, ranks: &BTreeMap<String, usize>, below: bool, all: &mut BTreeMap<String, Vec<Use>>) {
+pub(super) fn is_identity(node: &NodeProto) -> bool {
+    node.op_type.as_deref() == Some("Identity") && is_onnx(node)
+}
+
+/// How a graph and those within it use the values of known ranks, by any of their names.
+pub(super) fn uses(
+    graph: &GraphProto,
+    ranks: &BTreeMap<String, usize>,
+    aliases: &BTreeMap<String, String>,
+) -> BTreeMap<String, Vec<Use>> {
+    let mut all: BTreeMap<String, Vec<Use>> = BTreeMap::new();
+    for name in graph.output.iter().filter_map(|value| value.name.as_ref()) {
+        let root = aliases.get(name).unwrap_or(name);
+        if ranks.contains_key(root) {
+            all.entry(root.clone()).or_default().push(Use { operator: "output".into(), axes: None, inner: false });
+        }
+    }
+    gather(graph, ranks, aliases, false, &mut all);
+    all
+}
+
+fn gather(
+    graph: &GraphProto,
+    ranks: &BTreeMap<String, usize>,
+    aliases: &BTreeMap<String, String>,
+    below: bool,
+    all: &mut BTreeMap<String, Vec<Use>>,
+) {
     for node in &graph.node {
-        for (input, name) in node.input.iter().enumerate() {
-            let Some(&rank) = ranks.get(name) else { continue };
+        // The other name of a weight is no use of it.
+        let another = !below && is_identity(node) && node.output.iter().all(|name| aliases.contains_key(name));
+        for (input, name) in node.input.iter().enumerate().filter(|_| !another) {
+            let root = aliases.get(name).unwrap_or(name);
+            let Some(&rank) = ranks.get(root) else { continue };
             let operator = node.op_type.clone().unwrap_or_default();
             let axes = axes(node, input, rank);
-            all.entry(name.clone()).or_default().push(Use { operator, axes, inner: below });
+            all.entry(root.clone()).or_default().push(Use { operator, axes, inner: below });
         }
-        inner(node).for_each(|graph| gather(graph, ranks, true, all));
+        inner(node).for_each(|graph| gather(graph, ranks, aliases, true, all));
     }
 }
 
