@@ -6,9 +6,7 @@ L2 norms of the weights; PyTorch runs what both leave, in float64.
 
 import argparse
 import copy
-import itertools
 import json
-import re
 import sys
 import tempfile
 import time
@@ -23,7 +21,7 @@ import torch
 import torch_pruning as tp
 from peers import Child, in_turn, processor, table
 from safetensors.torch import load_file, save_file
-from slim_nets import NETS, Net
+from slim_nets import NETS, Net, Shuffle2
 from torch import Tensor, nn
 
 LARGE = 100_000
@@ -68,8 +66,8 @@ class Side:
         return self.error or f"{self.off:.1e}"
 
 
-def made(name: str) -> Net:
-    """A network with numbers at random; no bias, mean or shift is 0."""
+def made(name: str, biased: bool = True) -> Net:
+    """A network with numbers at random; no bias, mean or shift is 0, or all are."""
     net = NETS[name][1]().eval()
     dice = torch.Generator().manual_seed(len(name))
 
@@ -83,7 +81,8 @@ def made(name: str) -> Net:
             elif tensor.dim() > 1:
                 normal(tensor, tensor[0].numel() ** -0.5)
             else:
-                normal(tensor, 0.25, 1.0 if key.endswith("weight") else 0.0)
+                scales = key.endswith("weight")
+                normal(tensor, 0.25 if biased or scales else 0.0, float(scales))
     return net
 
 
@@ -131,9 +130,9 @@ def adopted(name: str, folder: Path, kind: str, told: dict[str, Any] | None) -> 
             module.input_size, module.hidden_size = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
     if "attention.heads" in numbers:
         keys = numbers.get("attention.key_heads", numbers["attention.heads"])
-        net.counts = [numbers["attention.heads"], keys, keys]
+        net.counts = [numbers["attention.heads"], keys, keys][: len(net.counts)]
     if "first.end" in numbers:
-        net.sizes = [numbers[f"{part}.end"] - numbers[f"{part}.start"] for part in ("first", "second")]
+        net.start = numbers["first.end"]
     return net
 
 
@@ -163,6 +162,7 @@ def ours(child: Child, name: str, ratio: float, folder: Path) -> tuple[Net, Side
 def pruner(net: Net, x: Tensor, ratio: float) -> tp.pruner.BasePruner:
     """Torch-Pruning's, told what it has to be: the output layer, and the heads of attention, which go whole."""
     heads = net.heads()
+    position = getattr(net, "position", None)
     return tp.pruner.BasePruner(
         net,
         x,
@@ -175,6 +175,7 @@ def pruner(net: Net, x: Tensor, ratio: float) -> tp.pruner.BasePruner:
         prune_num_heads=bool(heads),
         prune_head_dims=False,
         head_pruning_ratio=ratio if heads else 0.0,
+        unwrapped_parameters=None if position is None else {position: 2},
     )
 
 
@@ -185,6 +186,8 @@ def places(net: nn.Module, group: tp.dependency.Group, graph: tp.DependencyGraph
     for dep, indices in group:
         module, out = dep.target.module, graph.is_out_channel_pruning_fn(dep.handler)
         path = names.get(module)
+        if isinstance(module, nn.Parameter):
+            found |= {("position", 2, int(i)) for i in indices}
         if path is None:
             continue
         if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
@@ -216,6 +219,8 @@ def their_groups(net: Net, made: tp.pruner.BasePruner) -> list[Group]:
     for group in graph.get_all_groups(ignored_layers=made.ignored_layers, root_module_types=made.root_module_types):
         attends, layers = made._is_atten_group(group)
         group = made._downstream_node_as_root_if_attention(group) if attends else group
+        if group is None:  # Passed over in pruning too.
+            continue
         root, indices = group[0]
         if attends:
             size = max(made.num_heads[layer] for layer in layers)
@@ -237,21 +242,21 @@ def their_groups(net: Net, made: tp.pruner.BasePruner) -> list[Group]:
     return groups
 
 
-def mask(masked: Net, alive: dict[tuple[str, int], list[int]], cut: set[Place], net: Net) -> None:
+def mask(masked: Net, alive: dict[tuple[str, int], list[int]], cut: set[Place]) -> None:
     """Puts 0 into the weights of the whole network that produce what is cut; of LSTMs and depthwise convolutions too."""
     axes: dict[tuple[str, int], set[int]] = {}
     for tensor, axis, i in cut:
         axes.setdefault((tensor, axis), set()).add(i)
+    own = tensors(masked)
     for (tensor, axis), gone in axes.items():
         path, _, attribute = tensor.rpartition(".")
         module = masked.get_submodule(path)
-        kept = alive.setdefault((tensor, axis), list(range(masked.get_parameter(tensor).shape[axis] if attribute in module._parameters else 0)))
-        produces = isinstance(module, nn.Linear | nn.LSTM) and axis == 0
+        produces = isinstance(module, nn.Linear | nn.LSTM) and axis == 0 or tensor == "position"
         if isinstance(module, nn.modules.conv._ConvNd):
             produces = axis == int(module.transposed and module.groups == 1)
-        if produces and (attribute != "bias"):
-            parameter = masked.get_parameter(tensor).data
-            parameter.index_fill_(axis, torch.tensor([kept[i] for i in sorted(gone)]), 0.0)
+        kept = alive.setdefault((tensor, axis), list(range(own[tensor].shape[axis])))
+        if produces and attribute != "bias":
+            own[tensor].index_fill_(axis, torch.tensor([kept[i] for i in sorted(gone)]), 0.0)
         alive[tensor, axis] = [at for i, at in enumerate(kept) if i not in gone]
 
 
@@ -261,8 +266,8 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0][:90]}".replace("|", "/")
 
 
-def theirs(name: str, ratio: float) -> Side:
-    net, side = made(name).double(), Side()
+def theirs(name: str, ratio: float, biased: bool = True) -> Side:
+    net, side = made(name, biased).double(), Side()
     masked, x = copy.deepcopy(net), samples(net, 4).double()
     try:
         tool = pruner(net, x[:1], ratio)
@@ -270,11 +275,13 @@ def theirs(name: str, ratio: float) -> Side:
         first = {path: tuple(module.weight.shape) for path, module in net.named_modules() if hasattr(module, "weight")}
         alive: dict[tuple[str, int], list[int]] = {}
         for group in tool.step(interactive=True):
-            mask(masked, alive, places(net, group, tool.DG), net)
+            mask(masked, alive, places(net, group, tool.DG))
             group.prune()
         for path, module in net.named_modules():
             if isinstance(module, Net) and module.heads() and tool.num_heads:
                 module.counts = [tool.num_heads[layer] for layer in module.heads()]
+        if isinstance(net, Shuffle2):
+            net.start = net.stem.out_channels - net.c1.in_channels
         side.params = count(net)
         for path, shape in first.items():
             now = tuple(net.get_submodule(path).weight.shape)
@@ -330,13 +337,13 @@ def main() -> None:
             title = NETS[name][0]
             print(title, file=sys.stderr)
             net, exact, approximate, told = ours(child, name, 0.5, folder)
-            other = theirs(name, 0.5)
+            other, plain = theirs(name, 0.5), theirs(name, 0.5, biased=False)
             same, lines = alike(title, exact.groups, other.groups)
             notes += lines
             channels = [sum(group.size for group in groups) for groups in (exact.groups, other.groups)]
             joined.append([title, len(exact.groups), len(other.groups), *channels, same])
             sizes = [count(net), f"{exact.params:,}", f"{approximate.params:,}", other.left()]
-            left.append([title, f"{sizes[0]:,}", *sizes[1:], exact.difference(), approximate.difference(), other.difference()])
+            left.append([title, f"{sizes[0]:,}", *sizes[1:], exact.difference(), approximate.difference(), other.difference(), plain.difference()])
             notes += [f"{title}: held: {held} of {size} in {group}, {why}" for group, size, held, why in told["exact"]["held"]]
             steps = 1 if count(net) > LARGE else 3
             try:
@@ -358,7 +365,7 @@ def main() -> None:
     versions = f"Torch-Pruning {tp.__version__}, PyTorch {torch.__version__}, lapidary on {isa}"
     print(f"{processor()}; {versions}; {args.rounds} rounds")
     table("network|groups, ours|theirs|channels, ours|theirs|joined alike", 1, joined)
-    header = "network|numbers|ours, exact|ours, all|theirs|off by: ours, exact|ours, all|theirs"
+    header = "network|numbers|ours, exact|ours, all|theirs|off by: ours, exact|ours, all|theirs|theirs, without biases"
     table(header, 1, left)
     table("pruned|left by ours|left by theirs", 1, traps)
     table("network|theirs ms|ours ms|ratio (best)|ratio (median)", 1, times)

@@ -5,7 +5,8 @@ use lapidary::{
     Element, TensorRef,
     slim::{
         Activation, Attention, BatchNorm, Binary, Builder, Cell, Concat, Conv, Dense, GroupNorm, Importance, Input,
-        Keep, LayerNorm, Plan, Pool, Recurrent, Reshape, Slice, Slim, Tensor, Topology, Transpose, Value, views,
+        Keep, LayerNorm, Parameter, Plan, Pool, Recurrent, Reshape, Slice, Slim, Tensor, Topology, Transpose, Value,
+        views,
     },
 };
 use serde_json::{Value as Json, json};
@@ -204,13 +205,18 @@ impl Net<'_> {
         let y = self.model.add("attention", attention, [q?, k?, v?])?;
         let y = self.dense("o", y)?;
         let x = self.put(Binary::Add, &[x, y])?;
-        let y = self.ln("ln2", x)?;
+        let x = self.feed_forward("ln2", x)?;
+        let x = self.ln("ln3", x)?;
+        self.dense("head", x)
+    }
+
+    /// Up, down and the sum, of what a norm gives, if there is one.
+    fn feed_forward(&mut self, norm: &str, x: Value) -> Result<Value> {
+        let y = if norm.is_empty() { x } else { self.ln(norm, x)? };
         let y = self.dense("up", y)?;
         let y = self.put(Activation::Gelu, &[y])?;
         let y = self.dense("down", y)?;
-        let x = self.put(Binary::Add, &[x, y])?;
-        let x = self.ln("ln3", x)?;
-        self.dense("head", x)
+        self.put(Binary::Add, &[x, y])
     }
 
     /// ResNet-50, for images of 32 x 32.
@@ -392,6 +398,68 @@ fn build(name: &str, shapes: &Shapes) -> Result<Topology> {
         }
         "transformer" => m.transformer(4, 4)?,
         "gqa" => m.transformer(4, 2)?,
+        "vision" => {
+            let x = m.input(&[3, 8, 8], 0)?;
+            let x = m.conv("patch", x, 4, 0, 1)?;
+            let x = m.put(Reshape::new(&[32, 4]), &[x])?;
+            let x = m.put(Transpose::new(&[1, 0]), &[x])?;
+            let position = m.put(Parameter::new("position", 2), &[])?;
+            let position = m.put(Reshape::new(&[4, 32]), &[position])?;
+            let x = m.put(Binary::Add, &[x, position])?;
+            let y = m.ln("ln1", x)?;
+            let y = m.dense("qkv", y)?;
+            let [q, k, v] = [0, 32, 64].map(|start| m.put(Slice::new(1, start..start + 32), &[y]));
+            let y = m.model.add("attention", Attention::new(4), [q?, k?, v?])?;
+            let y = m.dense("o", y)?;
+            let x = m.put(Binary::Add, &[x, y])?;
+            let x = m.feed_forward("ln2", x)?;
+            let x = m.ln("ln3", x)?;
+            let x = m.put(Transpose::new(&[1, 0]), &[x])?;
+            m.head(x)?
+        }
+        "mixer" => {
+            let x = m.input(&[6, 16], 1)?;
+            let x = m.dense("embed", x)?;
+            let y = m.put(Transpose::new(&[1, 0]), &[x])?;
+            let y = m.dense("step1", y)?;
+            let y = m.put(Activation::Gelu, &[y])?;
+            let y = m.dense("step2", y)?;
+            let y = m.put(Transpose::new(&[1, 0]), &[y])?;
+            let x = m.put(Binary::Add, &[x, y])?;
+            let x = m.feed_forward("", x)?;
+            m.dense("head", x)?
+        }
+        "pixel" => {
+            let x = m.input(&[3, 8, 8], 0)?;
+            let x = m.conv("stem", x, 1, 1, 1)?;
+            let x = m.put(Reshape::new(&[6, 2, 2, 8, 8]), &[x])?;
+            let x = m.put(Transpose::new(&[0, 3, 1, 4, 2]), &[x])?;
+            let x = m.put(Reshape::new(&[6, 16, 16]), &[x])?;
+            let x = m.relu(x)?;
+            let x = m.conv("mix", x, 1, 0, 1)?;
+            let x = m.relu(x)?;
+            m.conv("head", x, 1, 0, 1)?
+        }
+        "multiplier" => {
+            let x = m.input(&[3, 8, 8], 0)?;
+            let x = m.conv("stem", x, 1, 0, 1)?;
+            let x = m.relu(x)?;
+            let x = m.conv("depthwise", x, 1, 1, 8)?;
+            let x = m.relu(x)?;
+            let x = m.conv("last", x, 1, 0, 1)?;
+            m.head(x)?
+        }
+        "input" => {
+            let x = m.input(&[4, 8, 8], 0)?;
+            let y = m.conv("a", x, 1, 0, 1)?;
+            let y = m.put(Binary::Add, &[x, y])?;
+            let y = m.relu(y)?;
+            let z = m.conv("b", x, 1, 0, 1)?;
+            let z = m.relu(z)?;
+            let x = m.put(Concat::new(0), &[y, z])?;
+            let x = m.conv("c", x, 1, 0, 1)?;
+            m.head(x)?
+        }
         "lstm" => {
             let x = m.input(&[6, 8], 1)?;
             let x = m.dense("embed", x)?;

@@ -23,7 +23,7 @@ def shuffled(x: Tensor) -> Tensor:
 
 
 class Net(nn.Module):
-    """All layers by name; the last is `head`. `heads` and `sizes` are what slimming changes besides tensors."""
+    """All layers by name; the last is `head`. `counts` of heads and `start` of a second half are what slimming changes besides tensors."""
 
     input: tuple[int, ...]
 
@@ -158,7 +158,7 @@ class Shuffle(Net):
 
 class Shuffle2(Net):
     input = (3, 8, 8)
-    sizes: list[int] | None = None
+    start = 8
 
     def __init__(self) -> None:
         super().__init__(stem=conv(3, 16, 3, 1, 1), stem_bn=nn.BatchNorm2d(16), c1=bare(8, 8), bn1=nn.BatchNorm2d(8))
@@ -168,7 +168,7 @@ class Shuffle2(Net):
 
     def forward(self, x: Tensor) -> Tensor:
         x = relu(self.stem_bn(self.stem(x)))
-        a, b = x.chunk(2, 1) if self.sizes is None else x.split(self.sizes, 1)
+        a, b = x[:, : self.start], x[:, self.start :]
         b = self.bn2(self.depthwise(relu(self.bn1(self.c1(b)))))
         b = relu(self.bn3(self.c2(b)))
         return self.pooled(relu(self.last_bn(self.last(shuffled(torch.cat([a, b], 1))))))
@@ -246,6 +246,73 @@ class Transformer(Net):
         return self.head(self.ln3(x + self.down(gelu(self.up(self.ln2(x))))))
 
 
+class Vision(Net):
+    """Patches, positions, attention whose queries, keys and values one layer makes, and the mean."""
+
+    input = (3, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__(patch=conv(3, 32, 4, 4), ln1=nn.LayerNorm(32), qkv=nn.Linear(32, 96), o=nn.Linear(32, 32))
+        self.ln2, self.up, self.down, self.ln3 = nn.LayerNorm(32), nn.Linear(32, 64), nn.Linear(64, 32), nn.LayerNorm(32)
+        self.head, self.position, self.counts = nn.Linear(32, 5), nn.Parameter(torch.zeros(1, 4, 32)), [4]
+
+    def heads(self) -> dict[nn.Module, int]:
+        return {self.qkv: self.counts[0]}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2) + self.position
+        q, k, v = (t.unflatten(-1, (self.counts[0], -1)).transpose(1, 2) for t in self.qkv(self.ln1(x)).chunk(3, -1))
+        x = x + self.o(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        x = x + self.down(gelu(self.up(self.ln2(x))))
+        return self.head(self.ln3(x).mean(1))
+
+
+class Mixer(Net):
+    """Dense layers over the steps, then over the channels."""
+
+    input = (6, 16)
+
+    def __init__(self) -> None:
+        super().__init__(embed=nn.Linear(16, 20), step1=nn.Linear(6, 10), step2=nn.Linear(10, 6), up=nn.Linear(20, 40))
+        self.down, self.head = nn.Linear(40, 20), nn.Linear(20, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = x + self.step2(gelu(self.step1(x.transpose(1, 2)))).transpose(1, 2)
+        return self.head(x + self.down(gelu(self.up(x))))
+
+
+class Pixel(Net):
+    input = (3, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__(stem=conv(3, 24, 3, 1, 1), mix=conv(6, 8), head=conv(8, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(relu(self.mix(relu(nn.functional.pixel_shuffle(self.stem(x), 2)))))
+
+
+class Multiplier(Net):
+    input = (3, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__(stem=conv(3, 8), depthwise=conv(8, 16, 3, 1, 1, 8), last=conv(16, 6), head=nn.Linear(6, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pooled(self.last(relu(self.depthwise(relu(self.stem(x))))))
+
+
+class WithInput(Net):
+    input = (4, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__(a=conv(4, 4), b=conv(4, 6), c=conv(10, 8), head=nn.Linear(8, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(x + self.a(x))
+        return self.pooled(self.c(torch.cat([y, relu(self.b(x))], 1)))
+
+
 class Lstm(Net):
     input = (6, 8)
 
@@ -304,6 +371,11 @@ NETS: dict[str, tuple[str, Make]] = {
     "groupnorm": ("group norm", GroupNormed),
     "transformer": ("transformer block", lambda: Transformer(4, 4)),
     "gqa": ("grouped-query attention", lambda: Transformer(4, 2)),
+    "vision": ("vision transformer, one matrix of q, k, v", Vision),
+    "mixer": ("MLP-Mixer", Mixer),
+    "pixel": ("pixel shuffle", Pixel),
+    "multiplier": ("depthwise, two a channel", Multiplier),
+    "input": ("sum and concatenation with the input", WithInput),
     "lstm": ("LSTM", Lstm),
     "resnet50": ("ResNet-50", ResNet50),
 }
