@@ -60,7 +60,7 @@ class Side:
     widths: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def left(self) -> str:
-        return self.error if self.error and not self.params else f"{self.params:,}"
+        return f"{self.params:,}" if self.params else "–"
 
     def difference(self) -> str:
         return self.error or f"{self.off:.1e}"
@@ -162,7 +162,6 @@ def ours(child: Child, name: str, ratio: float, folder: Path) -> tuple[Net, Side
 def pruner(net: Net, x: Tensor, ratio: float) -> tp.pruner.BasePruner:
     """Torch-Pruning's, told what it has to be: the output layer, and the heads of attention, which go whole."""
     heads = net.heads()
-    position = getattr(net, "position", None)
     return tp.pruner.BasePruner(
         net,
         x,
@@ -175,7 +174,6 @@ def pruner(net: Net, x: Tensor, ratio: float) -> tp.pruner.BasePruner:
         prune_num_heads=bool(heads),
         prune_head_dims=False,
         head_pruning_ratio=ratio if heads else 0.0,
-        unwrapped_parameters=None if position is None else {position: 2},
     )
 
 
@@ -263,7 +261,7 @@ def mask(masked: Net, alive: dict[tuple[str, int], list[int]], cut: set[Place]) 
 def said(error: BaseException) -> str:
     """One line of an error."""
     text = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{type(error).__name__}: {text[0][:90]}".replace("|", "/")
+    return f"{type(error).__name__}: {text[0]}".replace("|", "/")
 
 
 def theirs(name: str, ratio: float, biased: bool = True) -> Side:

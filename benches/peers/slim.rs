@@ -397,7 +397,7 @@ fn build(name: &str, shapes: &Shapes) -> Result<Topology> {
             m.head(x)?
         }
         "transformer" => m.transformer(4, 4)?,
-        "gqa" => m.transformer(4, 2)?,
+        "gqa" => m.transformer(8, 2)?,
         "vision" => {
             let x = m.input(&[3, 8, 8], 0)?;
             let x = m.conv("patch", x, 4, 0, 1)?;

@@ -222,13 +222,13 @@ class GroupNormed(Net):
 
 
 class Transformer(Net):
-    """A block of pre-norm attention and GELU; heads of 8."""
+    """A block of pre-norm attention and GELU."""
 
     input = (6, 16)
 
     def __init__(self, heads: int, key_heads: int) -> None:
         super().__init__(embed=nn.Linear(16, 32), ln1=nn.LayerNorm(32), ln2=nn.LayerNorm(32), ln3=nn.LayerNorm(32))
-        self.q, self.k, self.v = (nn.Linear(32, 8 * n) for n in (heads, key_heads, key_heads))
+        self.q, self.k, self.v = (nn.Linear(32, 32 // heads * n) for n in (heads, key_heads, key_heads))
         self.o, self.up, self.down, self.head = nn.Linear(32, 32), nn.Linear(32, 64), nn.Linear(64, 32), nn.Linear(32, 5)
         self.counts = [heads, key_heads, key_heads]
 
@@ -261,7 +261,7 @@ class Vision(Net):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch(x).flatten(2).transpose(1, 2) + self.position
-        q, k, v = (t.unflatten(-1, (self.counts[0], -1)).transpose(1, 2) for t in self.qkv(self.ln1(x)).chunk(3, -1))
+        q, k, v = self.qkv(self.ln1(x)).unflatten(-1, (3, self.counts[0], -1)).permute(2, 0, 3, 1, 4).unbind(0)
         x = x + self.o(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         x = x + self.down(gelu(self.up(self.ln2(x))))
         return self.head(self.ln3(x).mean(1))
@@ -370,7 +370,7 @@ NETS: dict[str, tuple[str, Make]] = {
     "squeeze": ("squeeze and excitation", Squeeze),
     "groupnorm": ("group norm", GroupNormed),
     "transformer": ("transformer block", lambda: Transformer(4, 4)),
-    "gqa": ("grouped-query attention", lambda: Transformer(4, 2)),
+    "gqa": ("grouped-query attention", lambda: Transformer(8, 2)),
     "vision": ("vision transformer, one matrix of q, k, v", Vision),
     "mixer": ("MLP-Mixer", Mixer),
     "pixel": ("pixel shuffle", Pixel),
