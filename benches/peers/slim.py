@@ -347,7 +347,8 @@ def main() -> None:
             channels = [sum(group.size for group in groups) for groups in (exact.groups, other.groups)]
             joined.append([title, len(exact.groups), len(other.groups), *channels, same])
             sizes = [count(net), f"{exact.params:,}", f"{approximate.params:,}", other.left()]
-            left.append([title, f"{sizes[0]:,}", *sizes[1:], exact.difference(), approximate.difference(), other.difference(), plain.difference()])
+            differences = [side.difference() for side in (exact, approximate, other, plain)]
+            left.append([title, f"{sizes[0]:,}", *sizes[1:], *differences])
             held = told["exact"]["held"]
             if held:
                 stay, size = (sum(group[at] for group in held) for at in (2, 1))

@@ -25,9 +25,10 @@ type Tensors<T> = BTreeMap<String, (Vec<usize>, Vec<T>)>;
 const SMALL: usize = 100_000;
 
 impl<R: BufRead, W: Write> Port<R, W> {
-    /// A network, whose weights lie in a folder, of every group of which so much is to stay. Puts what is joined there, the slim
-    /// and the masked tensors, exact and approximate; answers numbers before, after exact slimming, and after approximate. A step is
-    /// all of it, from the shapes to the slim tensors, in `f32`; `close` answers how many numbers it left.
+    /// A network, whose weights lie in a folder, of every group of which so much is to stay. Puts what is joined
+    /// there, the slim and the masked tensors, exact and approximate; answers numbers before, after exact slimming,
+    /// and after approximate. A step is all of it, from the shapes to the slim tensors, in `f32`; `close` answers
+    /// how many numbers it left.
     pub(crate) fn slim(&mut self, line: &str) -> Result {
         let [net, ratio, folder] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else {
             return Err(format!("{line:?} instead of `NET RATIO FOLDER`").into());
