@@ -13,10 +13,13 @@
 //! The cases of sparse matrices are forms (`csr`, `bitmask`, `16x1`, `pairs` for two of four, some with `-codes` for 4 bits), of `VECTORS SIZE`;
 //! started by `benches/peers/run-sparse`. They answer bytes alone. The cases of quantization are `layerBITS VECTORS SIZE` and `quantize8`, `channel8`, `fake8`, `dequantize8`, of `1 LENGTH`; they answer
 //! bytes alone.
+//!
+//! `benches/peers/run-slim` asks by `slim NETWORK RATIO FOLDER`, which has `step` and `close` too: see `slim.rs`.
 
 #[path = "../plain/mod.rs"]
 mod plain;
 mod quant;
+mod slim;
 mod sparse;
 
 use lapidary::{
@@ -46,6 +49,10 @@ impl<R: BufRead, W: Write> Port<R, W> {
         self.answer([Isa::current().name()])?;
         while let Some(line) = self.lines.next() {
             let line = line?;
+            if let Some(what) = line.strip_prefix("slim ") {
+                self.slim(what)?;
+                continue;
+            }
             let ["open", case, tensors, length] = line.split(' ').collect::<Vec<_>>()[..] else {
                 return Err(format!("{line:?} instead of `open CASE TENSORS LENGTH`").into());
             };
@@ -175,10 +182,17 @@ fn main() -> Result {
     ];
     let others = ["composed 1 1000"].iter().chain(&quant);
     let others: String = others.map(|case| format!("open {case}\nstep 2\nplain 2\nclose\n")).collect();
-    let script = format!("{steps}{others}");
+    let folder = std::env::temp_dir().join(format!("lapidary-peers-{}", std::process::id()));
+    slim::example(&folder)?;
+    let script = format!("{steps}{others}slim mlp 0.5 {}\nstep 2\nclose\n", folder.display());
     let mut out = Vec::new();
-    Port { lines: script.as_bytes().lines(), out: &mut out }.serve()?;
-    assert_eq!(String::from_utf8(out)?.lines().count(), 1 + 3 * cases.len() + 4 * (1 + quant.len()));
+    let served = Port { lines: script.as_bytes().lines(), out: &mut out }.serve();
+    std::fs::remove_dir_all(folder)?;
+    served?;
+    let out = String::from_utf8(out)?;
+    assert_eq!(out.lines().count(), 1 + 3 * cases.len() + 4 * (1 + quant.len()) + 3);
+    // 10 and 7 hidden units became 5 and 4.
+    assert_eq!(out.lines().last(), Some("116"));
     println!("the comparison is started by benches/peers/run");
     Ok(())
 }
