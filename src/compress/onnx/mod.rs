@@ -43,6 +43,10 @@ pub fn quantize(
 
 fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: usize) -> Result<Report> {
     let read = Onnx::open(input)?;
+    // Its weights are views of the file until the last is written.
+    if same_file(input, output) {
+        return Err(Error::argument("output", output.display(), "another file than the input"));
+    }
     let external = read.is_external();
     let rewrite::Rewritten { model, items, mut report } = rewrite::rewrite(read.inlined()?, recipe)?;
     if read.unknown_bytes() > 0 {
@@ -81,6 +85,11 @@ fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: us
         }
     }
     Ok(report)
+}
+
+/// Whether both paths are of one file.
+fn same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 impl Item {
@@ -132,5 +141,61 @@ fn bytes_of(scales: &Scales) -> Result<Vec<u8>> {
     match scales {
         Scales::Full(Values::F32(values)) => Ok(values.iter().flat_map(|scale| scale.to_le_bytes()).collect()),
         other => Err(Error::argument("scales", other.form(), "of 32 bits")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{
+        file::ElementType,
+        onnx::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto},
+    };
+    use std::{fs, ops::ControlFlow};
+
+    #[test]
+    fn parts_make_up_the_whole() {
+        let dir = std::env::temp_dir().join(format!("lapidary-parts-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (mut nodes, mut initializer) = (Vec::new(), Vec::new());
+        let shapes: [(&str, &[usize]); 6] = [
+            ("MatMul", &[150, 33]),
+            ("Gemm", &[77, 65]),
+            ("Conv", &[70, 19, 3, 3]),
+            ("ConvTranspose", &[70, 19, 3, 3]),
+            ("Gather", &[333, 31]),
+            ("GRU", &[2, 48, 17]),
+        ];
+        for (i, (operator, shape)) in shapes.into_iter().enumerate() {
+            let count: usize = shape.iter().product();
+            let raw = (0..count).flat_map(|at| ((at * 31 + i) as f32 * 0.37).sin().to_le_bytes()).collect::<Vec<u8>>();
+            initializer.push(onnx::tensor(operator, ElementType::F32, shape, raw.into()).unwrap());
+            let input = if operator == "Gather" { vec![operator.into()] } else { vec!["x".into(), operator.into()] };
+            nodes.push(NodeProto { op_type: Some(operator.into()), input, ..Default::default() });
+        }
+        let model = ModelProto {
+            ir_version: Some(10),
+            opset_import: vec![OperatorSetIdProto { domain: None, version: Some(25) }],
+            graph: Some(GraphProto { node: nodes, initializer, ..Default::default() }),
+            ..Default::default()
+        };
+        let (input, output) = (dir.join("in.onnx"), dir.join("out.onnx"));
+        onnx::layout(&model).unwrap().create(&input).unwrap().finish().unwrap();
+        for bits in [2, 4, 8] {
+            for recipe in [Recipe::new(bits).unwrap(), Recipe::new(bits).unwrap().with_group(16).unwrap()] {
+                for recipe in [recipe.clone(), recipe.symmetric()] {
+                    let mut written = |chunk: usize| {
+                        let report = run(&input, &output, &recipe, &|_| ControlFlow::Continue(()), chunk).unwrap();
+                        assert!(
+                            report.tensors.len() == 6 && report.tensors.iter().all(|tensor| tensor.outcome.is_ok())
+                        );
+                        fs::read(&output).unwrap()
+                    };
+                    let whole = written(CHUNK);
+                    assert!(written(300) == whole && written(1) == whole, "{recipe:?}");
+                }
+            }
+        }
+        fs::remove_dir_all(dir).unwrap();
     }
 }
