@@ -65,7 +65,8 @@ fn tensors_of_the_package_are_read_to_the_bit() {
         let index = file.find(name).unwrap();
         let info = &file.tensors()[index];
         assert_eq!(info.element.to_string(), *name);
-        let shape: Vec<_> = expected["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+        let shape: Vec<_> =
+            expected["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
         assert_eq!(info.shape, shape, "{name}");
         assert_eq!(file.data(index).unwrap(), hex(&expected["bytes"]), "{name}");
         let readable = match info.element {

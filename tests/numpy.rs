@@ -181,13 +181,28 @@ fn a_zip_bomb_is_an_error() {
 }
 
 #[test]
+fn a_directory_that_claims_more_members_than_fit_is_an_error() {
+    for (files, size, start) in [(1u64 << 30, 1u64 << 36, 1u64 << 31), (1 << 30, 1 << 36, 0), (50, 1 << 36, 104)] {
+        let mut bytes = [&b"PK\x03\x04"[..], &[0; 100]].concat();
+        let directory_end = bytes.len() as u64;
+        bytes.extend([b"PK\x06\x06", &44u64.to_le_bytes()[..], &[45, 0, 45, 0], &[0; 8]].concat());
+        bytes.extend([files, files, size, start].iter().flat_map(|number| number.to_le_bytes()));
+        bytes.extend([b"PK\x06\x07\0\0\0\0", &directory_end.to_le_bytes()[..], &1u32.to_le_bytes()].concat());
+        bytes.extend([&b"PK\x05\x06\0\0\0\0"[..], &[0xff; 12], &[0; 2]].concat());
+        let error = NumpyFile::from_bytes(bytes.into()).unwrap_err();
+        assert!(error.to_string().contains("number of files"), "{error}");
+    }
+}
+
+#[test]
 fn a_byte_that_changed_is_noticed() {
-    for name in ["arrays.npz", "deflated.npz"] {
+    // Behind the name are 20 bytes of lengths; then, where nothing is deflated, 128 of header.
+    for (name, element) in [("arrays.npz", 20 + 128 + 7), ("deflated.npz", 20 + 90)] {
         let file = NumpyFile::from_bytes(fixture(name)).unwrap();
         let index = file.tensors().iter().position(|tensor| tensor.name == "single").unwrap();
         let mut bytes = fixture(name).to_vec();
         let at = bytes.windows(10).position(|window| window == b"single.npy").unwrap();
-        bytes[at + 10 + 150] ^= 1;
+        bytes[at + 10 + element] ^= 1;
         let error = NumpyFile::from_bytes(bytes.into()).and_then(|file| file.data(index)).unwrap_err();
         assert_eq!((error.kind(), error.tensor()), (ErrorKind::Format, Some("single")), "{error}");
     }

@@ -52,7 +52,9 @@ impl TensorInfo {
         if let ElementType::Block(block) = self.element {
             let row = self.shape.last().copied().unwrap_or(1);
             if !row.is_multiple_of(block.block_len()) {
-                return Err(Error::argument("row length", row, "a multiple of the block's length").in_tensor(&self.name));
+                return Err(
+                    Error::argument("row length", row, "a multiple of the block's length").in_tensor(&self.name)
+                );
             }
         }
         let bytes = self.element.bytes(self.volume()?);
@@ -135,8 +137,9 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn TensorFile>> {
         #[cfg(feature = "pytorch")]
         "pt" | "pth" | "bin" | "ckpt" => Ok(Box::new(super::pytorch::PyTorch::open(path)?)),
         _ => {
-            drop(bytes);
-            Err(Error::argument("extension of a model file", format!("{extension:?}"), "of a format that is built in"))
+            let start = bytes.get(..4).unwrap_or_default().escape_ascii();
+            let found = format!("a file of extension {extension:?} that begins with \"{start}\"");
+            Err(Error::argument("model file", found, "of a format that is built in"))
         }
     }
 }

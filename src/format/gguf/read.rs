@@ -27,6 +27,14 @@ pub(super) struct Header {
     pub(super) places: Vec<Range<usize>>,
 }
 
+/// A tensor as it is announced.
+struct Announced {
+    info: TensorInfo,
+    /// From where elements begin on, and where the file says so.
+    offset: u64,
+    at: usize,
+}
+
 pub(super) fn read(bytes: &[u8]) -> Result<Header> {
     let mut reader = Reader { bytes, at: 0 };
     if reader.take(MAGIC.len()).ok() != Some(MAGIC) {
@@ -43,18 +51,19 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header> {
     let entries = reader.count(MIN_ENTRY)?;
     let metadata = reader.metadata(entries)?;
     let alignment = alignment(&metadata)? as usize;
-    let (tensors, offsets) = reader.tensors(count)?;
+    let announced = reader.tensors(count)?;
     let start = reader.at.checked_next_multiple_of(alignment);
-    let places = tensors.iter().zip(offsets).map(|(tensor, (at, offset))| {
-        let wrong = |reason: String| Error::format(at, reason).in_tensor(&tensor.name);
-        let offset = usize::try_from(offset).ok().filter(|offset| offset.is_multiple_of(alignment));
+    let place = |Announced { info, offset, at }: &Announced| {
+        let wrong = |reason: String| Error::format(*at, reason).in_tensor(&info.name);
+        let offset = usize::try_from(*offset).ok().filter(|offset| offset.is_multiple_of(alignment));
         let offset = offset.ok_or_else(|| wrong(format!("begins at no multiple of {alignment}")))?;
         let begin = start.and_then(|start| start.checked_add(offset));
-        let len = tensor.byte_len()?;
+        let len = info.byte_len()?;
         let place = begin.and_then(|begin| Some(begin..begin.checked_add(len)?));
         place.filter(|place| place.end <= bytes.len()).ok_or_else(|| wrong("ends beyond the file".into()))
-    });
-    let places = places.collect::<Result<_>>()?;
+    };
+    let places = announced.iter().map(place).collect::<Result<_>>()?;
+    let tensors = announced.into_iter().map(|announced| announced.info).collect();
     Ok(Header { version, metadata, tensors, places })
 }
 
@@ -63,7 +72,9 @@ pub(super) fn alignment(metadata: &[(String, Value)]) -> Result<u32> {
     match metadata.iter().find(|(key, _)| key == ALIGNMENT) {
         None => Ok(DEFAULT_ALIGNMENT),
         Some((_, Value::U32(alignment))) if alignment.is_power_of_two() => Ok(*alignment),
-        Some((_, value)) => Err(Error::argument(ALIGNMENT, format!("{value:?}"), "a power of two of 32 bits, unsigned")),
+        Some((_, value)) => {
+            Err(Error::argument(ALIGNMENT, format!("{value:?}"), "a power of two of 32 bits, unsigned"))
+        }
     }
 }
 
@@ -179,9 +190,8 @@ impl<'a> Reader<'a> {
         Ok(numbers!(read!()))
     }
 
-    /// Tensors, and where each one's offset is and what it is.
-    fn tensors(&mut self, count: usize) -> Result<(Vec<TensorInfo>, Vec<(usize, u64)>)> {
-        let (mut tensors, mut offsets, mut names) = (Vec::new(), Vec::new(), HashSet::new());
+    fn tensors(&mut self, count: usize) -> Result<Vec<Announced>> {
+        let (mut tensors, mut names) = (Vec::new(), HashSet::new());
         for _ in 0..count {
             let at = self.at;
             let name = self.string()?;
@@ -200,10 +210,10 @@ impl<'a> Reader<'a> {
             let (at, kind) = (self.at, self.u32()?);
             let element = element_of(kind);
             let element = element.ok_or_else(|| Error::format(at, format!("type {kind}")).in_tensor(name))?;
-            offsets.push((self.at, u64::from_le_bytes(self.array_of()?)));
-            tensors.push(TensorInfo { name: name.into(), element, shape });
+            let (at, offset) = (self.at, u64::from_le_bytes(self.array_of()?));
+            tensors.push(Announced { info: TensorInfo { name: name.into(), element, shape }, offset, at });
         }
-        Ok((tensors, offsets))
+        Ok(tensors)
     }
 }
 

@@ -25,9 +25,15 @@ pub(super) enum Member {
     Deflated(usize, usize),
 }
 
-/// The zip, and the name, header and place of each array, in the order of the zip's directory. Members that are no `.npy` are not among
-/// them, as for NumPy.
-pub(super) fn open(bytes: &Bytes) -> Result<(Zip, Vec<(String, Header, Member)>)> {
+/// A member that is an array.
+pub(super) struct Found {
+    pub(super) name: String,
+    pub(super) header: Header,
+    pub(super) member: Member,
+}
+
+/// The zip, and its arrays in the order of its directory. Members that are no `.npy` are not among them.
+pub(super) fn open(bytes: &Bytes) -> Result<(Zip, Vec<Found>)> {
     let mut zip = ZipArchive::new(Cursor::new(bytes.clone())).map_err(broken)?;
     if zip.has_duplicate_names() || zip.has_overlapping_entries().map_err(broken)? {
         return Err(Error::format(0, "zip: members of one name, or at one place"));
@@ -38,7 +44,7 @@ pub(super) fn open(bytes: &Bytes) -> Result<(Zip, Vec<(String, Header, Member)>)
         let name = file.name().map_err(broken)?.into_owned();
         if let Some(name) = name.strip_suffix(".npy") {
             let (header, member) = array(index, &mut file, bytes.len()).map_err(|error| error.in_tensor(name))?;
-            arrays.push((name.into(), header, member));
+            arrays.push(Found { name: name.into(), header, member });
         }
     }
     Ok((zip, arrays))

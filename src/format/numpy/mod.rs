@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Result},
     map::map,
 };
-use archive::{Member, Zip};
+use archive::{Found, Member, Zip};
 use header::Header;
 use std::{fmt, path::Path};
 
@@ -69,26 +69,29 @@ impl NumpyFile {
     }
 
     fn named(name: &str, bytes: Bytes) -> Result<Self> {
-        let (zip, found) = if ZIP.iter().any(|start| bytes.starts_with(start)) {
-            let (zip, arrays) = archive::open(&bytes)?;
-            let arrays = arrays.into_iter().map(|(name, header, member)| (name, header, Some(member)));
-            (Some(zip), arrays.collect())
+        let mut file = Self { zip: None, tensors: Vec::new(), arrays: Vec::new(), bytes };
+        if ZIP.iter().any(|start| file.bytes.starts_with(start)) {
+            let (zip, found) = archive::open(&file.bytes)?;
+            file.zip = Some(zip);
+            found.into_iter().try_for_each(|Found { name, header, member }| file.add(name, header, Some(member)))?;
         } else {
-            let header = Header::read(&mut &bytes[..]).map_err(|error| error.in_tensor(name))?;
-            (None, vec![(name.to_string(), header, None)])
-        };
-        let mut file = Self { zip, tensors: Vec::new(), arrays: Vec::new(), bytes };
-        for (name, header, member) in found {
-            let info = TensorInfo { name, element: header.element, shape: header.shape.clone() };
-            let (len, whole) = (info.byte_len()?, member.as_ref().map_or(file.bytes.len(), Member::len));
-            if header.len.checked_add(len) != Some(whole) {
-                let reason = format!("{whole} bytes, {} of header and {len} of elements needed", header.len);
-                return Err(Error::format(header.len, reason).in_tensor(&info.name));
-            }
-            file.tensors.push(info);
-            file.arrays.push((header, member));
+            let header = Header::read(&mut &file.bytes[..]).map_err(|error| error.in_tensor(name))?;
+            file.add(name.into(), header, None)?;
         }
         Ok(file)
+    }
+
+    /// One more array, where its length is the one that its header says.
+    fn add(&mut self, name: String, header: Header, member: Option<Member>) -> Result<()> {
+        let info = TensorInfo { name, element: header.element, shape: header.shape.clone() };
+        let (len, whole) = (info.byte_len()?, member.as_ref().map_or(self.bytes.len(), Member::len));
+        if header.len.checked_add(len) != Some(whole) {
+            let reason = format!("{whole} bytes, {} of header and {len} of elements needed", header.len);
+            return Err(Error::format(header.len, reason).in_tensor(&info.name));
+        }
+        self.tensors.push(info);
+        self.arrays.push((header, member));
+        Ok(())
     }
 }
 

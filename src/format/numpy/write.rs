@@ -9,10 +9,11 @@ use crate::{
     },
 };
 use std::{
+    collections::HashSet,
     io::{self, BufWriter, Write},
     path::Path,
 };
-use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
+use zip::{CompressionMethod, DateTime, System, ZipWriter, write::SimpleFileOptions};
 
 /// Members of so many bytes are announced with 64-bit lengths.
 const LARGE: usize = u32::MAX as usize;
@@ -34,7 +35,7 @@ pub fn layout(tensor: &TensorInfo) -> Result<Layout> {
 ///
 /// # Errors
 /// Those of `tensors`; as [`layout`]; [`Shape`](crate::ErrorKind::Shape) where bytes are not those of their tensor;
-/// [`Argument`](crate::ErrorKind::Argument) for a name that comes twice or is longer than 65,531 bytes or that NumPy would cut;
+/// [`Argument`](crate::ErrorKind::Argument) for a name that comes twice, is longer than 65,531 bytes or has a zero byte;
 /// [`Io`](crate::ErrorKind::Io) when it cannot be written.
 ///
 /// ```
@@ -50,15 +51,12 @@ pub fn layout(tensor: &TensorInfo) -> Result<Layout> {
 /// # std::fs::remove_file(path).unwrap();
 /// # Ok::<(), lapidary::Error>(())
 /// ```
-pub fn save_npz(
-    path: impl AsRef<Path>,
-    tensors: impl IntoIterator<Item = Result<(TensorInfo, Bytes)>>,
-) -> Result<()> {
+pub fn save_npz(path: impl AsRef<Path>, tensors: impl IntoIterator<Item = Result<(TensorInfo, Bytes)>>) -> Result<()> {
     let path = path.as_ref();
     let placed = Placed::create(path)?;
     let failed = |error: io::Error| Error::io(path, error);
     let mut zip = ZipWriter::new(BufWriter::new(placed.file()?));
-    let mut names = std::collections::HashSet::new();
+    let mut names = HashSet::new();
     for tensor in tensors {
         let (info, bytes) = tensor?;
         let named = |error: Error| error.in_tensor(&info.name);
@@ -75,6 +73,7 @@ pub fn save_npz(
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
             .last_modified_time(DateTime::default())
+            .system(System::Unix)
             .large_file(header.len().saturating_add(len) >= LARGE);
         zip.start_file(member, options).map_err(|error| named(failed(error.into())))?;
         zip.write_all(&header).and_then(|()| zip.write_all(&bytes)).map_err(|error| named(failed(error)))?;
