@@ -95,7 +95,7 @@ impl dyn TensorFile {
     /// All elements of a floating-point tensor, or of one in blocks that are decoded, as `f32`.
     ///
     /// # Errors
-    /// As [`data`](Self::data) and [`ElementType::to_f32`].
+    /// As [`data`](TensorFile::data) and [`ElementType::to_f32`].
     pub fn to_f32(&self, index: usize) -> Result<Vec<f32>> {
         let (info, bytes) = (info(self.tensors(), index)?, self.data(index)?);
         // Memory is not asked for what a header claims, only for what there are bytes for.
