@@ -74,6 +74,8 @@
 //! | `rayon` | yes | kernels use the caller's rayon pool |
 //! | `linalg` | no | matrix products and factors by `faer`: the optimizer `Muon`, the quantizer `Gptq`, the pruner `SparseGpt` |
 //! | `files` | no | model files as named tensors, mapped into memory, `format::file`; each format brings it along |
+//! | `gguf` | no | GGUF files, `format::gguf` |
+//! | `numpy` | no | NumPy's `.npy` and `.npz` files, `format::numpy` |
 //! | `onnx` | no | ONNX models, `format::onnx`, and to make them smaller, `compress` |
 //! | `safetensors` | no | checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
 //! | `pytorch` | no | PyTorch's optimizer state as `torch.save` writes it, by `pytorch-reader` |

@@ -4,6 +4,10 @@
 pub mod checkpoint;
 #[cfg(feature = "files")]
 pub mod file;
+#[cfg(feature = "gguf")]
+pub mod gguf;
+#[cfg(feature = "numpy")]
+pub mod numpy;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 pub mod packed;

@@ -1,5 +1,6 @@
 //! What the elements of tensors in model files are.
 
+use super::BlockType;
 use crate::error::{Error, Result};
 use half::{bf16, f16};
 use std::fmt;
@@ -62,12 +63,14 @@ pub enum ElementType {
     U2,
     /// A byte, 0 or 1.
     Bool,
+    /// Numbers in blocks, each with a scale.
+    Block(BlockType),
     /// Texts of any length.
     Text,
 }
 
 impl ElementType {
-    /// Bits of an element; none of [`Text`](Self::Text).
+    /// Bits of an element; none of [`Block`](Self::Block) and [`Text`](Self::Text).
     #[must_use]
     pub const fn bits(self) -> Option<usize> {
         Some(match self {
@@ -80,19 +83,23 @@ impl ElementType {
             Self::F6E2M3 | Self::F6E3M2 => 6,
             Self::F4E2M1 | Self::I4 | Self::U4 => 4,
             Self::I2 | Self::U2 => 2,
-            Self::Text => return None,
+            Self::Block(_) | Self::Text => return None,
         })
     }
 
-    /// Whether [`to_f32`](Self::to_f32) reads it: binary numbers of 16 to 64 bits.
+    /// Whether it is a binary floating-point number of 16 to 64 bits.
     #[must_use]
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
     }
 
-    /// Bytes that so many elements take, the last byte filled up.
+    /// Bytes that so many elements take, the last byte filled up; of blocks, only whole ones.
     #[must_use]
     pub fn bytes(self, elements: usize) -> Option<usize> {
+        if let Self::Block(block) = self {
+            let blocks = elements.is_multiple_of(block.block_len()).then_some(elements / block.block_len())?;
+            return blocks.checked_mul(block.block_bytes());
+        }
         let bits = self.bits()?;
         // 128 bits are at most a multiple of 8; an odd number of 6-bit elements is not.
         match bits {
@@ -101,7 +108,8 @@ impl ElementType {
         }
     }
 
-    /// Reads floating-point elements, little-endian, as `f32`, `f64` rounded to nearest.
+    /// Reads floating-point elements ([`is_float`](Self::is_float)), little-endian, as `f32`, `f64` rounded to nearest; and blocks that
+    /// are [decoded](BlockType::ggml).
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) for another type, [`Shape`](crate::ErrorKind::Shape) where `bytes` are not those of as
@@ -118,6 +126,10 @@ impl ElementType {
             Self::F64 => read(bytes, out, |bytes| f64::from_le_bytes(bytes) as f32),
             Self::F16 => read(bytes, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
             Self::Bf16 => read(bytes, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            Self::Block(block) => match block.ggml() {
+                Some(ggml) => return ggml.decode(bytes, out),
+                None => return Err(Error::argument("block type", block, "one that is decoded")),
+            },
             _ => return Err(Error::argument("element type", self, "floating-point, of 16 to 64 bits")),
         }
         Ok(())
@@ -125,8 +137,11 @@ impl ElementType {
 }
 
 impl fmt::Display for ElementType {
-    /// Its name in lower case: `f32`, `bf16`, `i8`.
+    /// Its name in lower case: `f32`, `bf16`, `i8`, `q4_k`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Block(block) = self {
+            return f.pad(&block.name().to_lowercase());
+        }
         f.pad(&format!("{self:?}").to_lowercase())
     }
 }
@@ -150,5 +165,20 @@ mod tests {
         assert_eq!(ElementType::F6E2M3.bytes(4), Some(3));
         assert_eq!(ElementType::F64.bytes(usize::MAX / 4), None);
         assert_eq!(ElementType::F8E4M3Fnuz.to_string(), "f8e4m3fnuz");
+    }
+
+    #[test]
+    fn blocks_are_whole_and_decoded_where_known() {
+        let q8 = ElementType::Block(BlockType::Q8_0);
+        assert_eq!((q8.bytes(64), q8.bytes(33), q8.bytes(usize::MAX / 32 * 32)), (Some(68), None, None));
+        let mut block = [2; 34];
+        block[..2].copy_from_slice(&f16::from_f32(0.5).to_le_bytes());
+        let mut out = [0.0; 32];
+        q8.to_f32(&block, &mut out).unwrap();
+        assert_eq!(out, [1.0; 32]);
+        assert!(q8.to_f32(&block, &mut out[1..]).is_err());
+        let q2 = ElementType::Block(BlockType::Q2K);
+        assert_eq!(q2.to_f32(&[0; 84], &mut [0.0; 256]).unwrap_err().kind(), crate::ErrorKind::Argument);
+        assert_eq!(q2.to_string(), "q2_k");
     }
 }

@@ -3,16 +3,23 @@
 //! [`open`] tells the format and gives a [`TensorFile`]; its tensors are views of the mapped file where the format stores them as
 //! they are, so that a file larger than memory is read piece by piece.
 
+mod block_type;
 mod element_type;
 mod layout;
 
+pub use block_type::BlockType;
 pub use bytes::Bytes;
 pub use element_type::ElementType;
 pub use layout::{Layout, Writer};
 
+#[cfg(feature = "gguf")]
+use super::gguf::{self, Gguf};
+#[cfg(feature = "numpy")]
+use super::numpy::{self, NumpyFile};
 use crate::{
     error::{Error, Result},
-    tensor::view::checked_volume,
+    map::map,
+    tensor::view::{checked_volume, filled},
 };
 use std::{collections::BTreeMap, path::Path};
 
@@ -39,8 +46,17 @@ impl TensorInfo {
     /// The number of bytes its elements take.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) where it is beyond 64 bits, or the elements are texts.
+    /// [`Argument`](crate::ErrorKind::Argument) where it is beyond 64 bits, or the elements are texts, or in blocks of which rows (last
+    /// axis) are not whole ones.
     pub fn byte_len(&self) -> Result<usize> {
+        if let ElementType::Block(block) = self.element {
+            let row = self.shape.last().copied().unwrap_or(1);
+            if !row.is_multiple_of(block.block_len()) {
+                return Err(
+                    Error::argument("row length", row, "a multiple of the block's length").in_tensor(&self.name)
+                );
+            }
+        }
         let bytes = self.element.bytes(self.volume()?);
         let allowed = "of fewer than 2^64 bytes of numbers";
         bytes.ok_or_else(|| Error::argument("shape", format!("{:?}", self.shape), allowed).in_tensor(&self.name))
@@ -76,14 +92,18 @@ impl dyn TensorFile + '_ {
         self.tensors().iter().position(|tensor| tensor.name == name)
     }
 
-    /// All elements of a floating-point tensor, as `f32`.
+    /// All elements of a floating-point tensor, or of one in blocks that are decoded, as `f32`.
     ///
     /// # Errors
-    /// As [`data`](Self::data) and [`ElementType::to_f32`].
+    /// As [`data`](TensorFile::data) and [`ElementType::to_f32`].
     pub fn to_f32(&self, index: usize) -> Result<Vec<f32>> {
         let (info, bytes) = (info(self.tensors(), index)?, self.data(index)?);
-        // As many elements as there are bytes for: memory is not asked for what a header claims.
-        let mut values = vec![0.0; info.volume()?.min(bytes.len())];
+        // Memory is not asked for what a header claims, only for what there are bytes for.
+        let len = info.byte_len()?;
+        if len != bytes.len() {
+            return Err(Error::shape("bytes of a tensor", &[len], &[bytes.len()]).in_tensor(&info.name));
+        }
+        let mut values = filled(info.volume()?, 0.0).map_err(|error| error.in_tensor(&info.name))?;
         info.element.to_f32(&bytes, &mut values).map_err(|error| error.in_tensor(&info.name))?;
         Ok(values)
     }
@@ -102,13 +122,24 @@ pub(crate) fn info(tensors: &[TensorInfo], index: usize) -> Result<&TensorInfo> 
 pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn TensorFile>> {
     let path = path.as_ref();
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let bytes = map(path)?;
     match &*extension {
+        #[cfg(feature = "gguf")]
+        _ if bytes.starts_with(gguf::MAGIC) => Ok(Box::new(Gguf::from_bytes(bytes)?)),
+        #[cfg(feature = "gguf")]
+        "gguf" => Ok(Box::new(Gguf::from_bytes(bytes)?)),
+        #[cfg(feature = "numpy")]
+        _ if bytes.starts_with(numpy::MAGIC) => Ok(Box::new(NumpyFile::of(path, bytes)?)),
+        #[cfg(feature = "numpy")]
+        "npy" | "npz" => Ok(Box::new(NumpyFile::of(path, bytes)?)),
         #[cfg(feature = "onnx")]
         "onnx" => Ok(Box::new(super::onnx::Onnx::open(path)?)),
         #[cfg(feature = "pytorch")]
         "pt" | "pth" | "bin" | "ckpt" => Ok(Box::new(super::pytorch::PyTorch::open(path)?)),
         _ => {
-            Err(Error::argument("extension of a model file", format!("{extension:?}"), "of a format that is built in"))
+            let start = bytes.get(..4).unwrap_or_default().escape_ascii();
+            let found = format!("a file of extension {extension:?} that begins with \"{start}\"");
+            Err(Error::argument("model file", found, "of a format that is built in"))
         }
     }
 }
