@@ -107,6 +107,12 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn TensorFile>> {
         "onnx" => Ok(Box::new(super::onnx::Onnx::open(path)?)),
         #[cfg(feature = "pytorch")]
         "pt" | "pth" | "bin" | "ckpt" => Ok(Box::new(super::pytorch::PyTorch::open(path)?)),
+        #[cfg(feature = "safetensors")]
+        "safetensors" => Ok(Box::new(super::safetensors::SafeTensors::open(path)?)),
+        #[cfg(feature = "safetensors")]
+        "json" if path.to_string_lossy().to_lowercase().ends_with(".safetensors.index.json") => {
+            Ok(Box::new(super::safetensors::Sharded::open(path)?))
+        }
         _ => {
             Err(Error::argument("extension of a model file", format!("{extension:?}"), "of a format that is built in"))
         }
