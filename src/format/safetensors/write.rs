@@ -47,17 +47,14 @@ pub fn layout(tensors: &[TensorInfo], metadata: &BTreeMap<String, String>) -> Re
     entries.sort_by_key(|(_, entry)| (Reverse(entry.dtype), entry.name));
     let sorted: Vec<_> = entries.iter().map(|(_, entry)| *entry).collect();
     let header = header(&sorted, metadata)?;
-    let mut places = vec![(String::new(), 0..0); tensors.len()];
-    let mut end = header.len() as u64;
-    for (index, entry) in entries {
-        let start = end;
-        // The header has refused a sum beyond 64 bits.
-        end = start.saturating_add(entry.len as u64);
-        if let Some(place) = places.get_mut(index) {
-            *place = (entry.name.into(), start..end);
-        }
-    }
-    Ok(Layout { fixed: vec![(0, header.into())], places, len: end })
+    let order: Vec<_> = entries.iter().map(|(index, _)| *index).collect();
+    let tensors: Vec<_> = order.iter().filter_map(|&index| tensors.get(index).cloned()).collect();
+    // Types go from wide to narrow: side by side, each is aligned.
+    let mut layout = Layout::in_order(header, &tensors, 1)?;
+    let mut places: Vec<_> = order.into_iter().zip(layout.places).collect();
+    places.sort_unstable_by_key(|(index, _)| *index);
+    layout.places = places.into_iter().map(|(_, place)| place).collect();
+    Ok(layout)
 }
 
 /// A tensor of a header.
