@@ -13,12 +13,59 @@ use lapidary::{
 };
 use proptest::prelude::*;
 use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
     collections::BTreeMap,
     fs,
     io::Read,
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
 };
+
+thread_local! {
+    /// Bytes that this thread has of the allocator, less those it had at the start, and the most of them since.
+    static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+}
+
+/// Counts bytes.
+struct Counting;
+
+fn count(bytes: isize) {
+    let _ = HELD.try_with(|held| {
+        let now = held.get().0 + bytes;
+        held.set((now, held.get().1.max(now)));
+    });
+}
+
+// SAFETY: every call is the system allocator's; counting touches nothing of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most bytes that `work` had of the allocator at one time.
+fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    HELD.set((0, 0));
+    let result = work();
+    (result, HELD.get().1.unsigned_abs())
+}
+
+/// What reading may take: that many times the file, and a bit for messages.
+fn allowed(len: usize) -> usize {
+    32 * len + 4096
+}
 
 /// A new name for a file of the system's folder for such.
 fn new_path() -> PathBuf {
@@ -232,15 +279,67 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         let len = bytes.len();
-        let Ok(file) = SafeTensors::decode(bytes) else { return Ok(()) };
+        let (file, most) = peak(|| SafeTensors::decode(bytes));
+        prop_assert!(most <= allowed(len), "{most} of {len}");
+        let Ok(file) = file else { return Ok(()) };
         let stored: usize = (0..file.tensors().len()).map(|i| file.data(i).unwrap().len()).sum();
         prop_assert!(stored <= len);
-        let read = Quantized::of(&file);
+        let (read, most) = peak(|| Quantized::of(&file));
+        prop_assert!(most <= allowed(len), "{most} of {len}");
         for (name, _) in read.names() {
-            if let Ok(q) = read.read(name) {
-                prop_assert!(q.packed().len() <= len && q.dequantize::<f32>().len() <= 8 * len);
+            let (q, most) = peak(|| read.read(name));
+            prop_assert!(most <= allowed(len), "{most} of {len}");
+            if let Ok(q) = q {
+                prop_assert!(q.dequantize::<f32>().len() <= 8 * len);
             }
         }
+    }
+}
+
+#[test]
+fn claims_that_memory_must_not_follow() {
+    let note = |text: &str| {
+        let note = serde_json::json!({"__metadata__": {"lapidary.quantized.a": text}});
+        format!("{note}{}", " ".repeat(8))
+    };
+    let mut files = vec![];
+    for text in [
+        "",
+        "{}",
+        r#"{"bits":8,"shape":[1099511627776,1048576],"granularity":"tensor","grid":"symmetric"}"#,
+        r#"{"bits":8,"shape":[18446744073709551615,3],"granularity":"tensor","grid":"symmetric"}"#,
+        r#"{"bits":8,"shape":[4294967296],"granularity":{"group":{"size":1}},"grid":"codebook"}"#,
+        r#"{"bits":8,"shape":[2],"granularity":{"group":{"size":0}},"grid":"affine"}"#,
+        r#"{"bits":8,"shape":[2],"granularity":{"block":{"axis":7,"size":1}},"grid":"affine"}"#,
+        r#"{"bits":9,"shape":[2],"granularity":"tensor","grid":"symmetric"}"#,
+        r#"{"bits":8,"shape":[0],"granularity":"tensor","grid":"symmetric"}"#,
+    ] {
+        files.push((note(text), vec![]));
+        // Levels are there, codes are not.
+        let mut header: serde_json::Value = serde_json::from_str(&note(text)).unwrap();
+        for (at, name) in ["a.scales", "a.levels", "a.zero_points"].into_iter().enumerate() {
+            let dtype = if at < 2 { "F32" } else { "U8" };
+            let to = [4, 8, 9][at];
+            header[name] = serde_json::json!({"dtype": dtype, "shape": [1], "data_offsets": [4 * at, to]});
+        }
+        files.push((header.to_string(), vec![1; 9]));
+    }
+    for shape in [[i64::MAX, i64::MAX], [-1, 8], [1 << 40, 8], [0, 8], [1, 1 << 40]] {
+        let header = r#"{"a_shape":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},
+            "a_packed":{"dtype":"I32","shape":[1,1],"data_offsets":[16,20]},
+            "a_scale":{"dtype":"F32","shape":[1,1],"data_offsets":[20,24]},
+            "a_zero_point":{"dtype":"I32","shape":[1,1],"data_offsets":[24,28]}}"#;
+        files.push((header.into(), [&shape.map(i64::to_le_bytes).concat()[..], &[1; 12]].concat()));
+    }
+    for (header, data) in files {
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+        let len = bytes.len();
+        let file = SafeTensors::decode(bytes).unwrap();
+        let read = Quantized::of(&file);
+        let (error, most) = peak(|| read.read("a").unwrap_err());
+        assert_eq!((error.kind(), error.tensor()), (ErrorKind::Format, Some("a")), "{header}");
+        assert!(most <= allowed(len), "{most} of {len}");
+        assert_eq!(read.read("b").unwrap_err().kind(), ErrorKind::Argument);
     }
 }
 
@@ -280,37 +379,26 @@ fn by_formula(file: &dyn TensorFile, convention: Convention, name: &str, shape: 
     let groups = if scale_shape.len() == 2 { scale_shape[1] } else { 1 };
     let shared = |row: usize| if scale_shape == [1] { 0 } else { row };
     let group = |row: usize, col: usize| shared(row) * groups + col / (cols / groups);
-    let (code, zero): (Box<dyn Fn(usize, usize) -> i32>, Box<dyn Fn(usize, usize) -> i32>) = match convention {
-        Convention::PackQuantized => {
-            let (packed, words) = bytes("_packed").unwrap();
-            let words = ints(&words);
-            let bits = if packed[1] == cols.div_ceil(8) { 4 } else { 8 };
-            let per = 32 / bits;
-            let field =
-                move |word: u32, at: usize| (word >> (at % per * bits) & ((1 << bits) - 1)) as i32 - (1 << (bits - 1));
-            let zeros = bytes("_zero_point").map(|(_, zeros)| ints(&zeros));
-            (
-                Box::new(move |row, col| field(words[row * packed[1] + col / per], col)),
-                Box::new(move |row, col| {
-                    let word = |zeros: &Vec<u32>| zeros[row / per * groups + col / (cols / groups)];
-                    zeros.as_ref().map_or(0, |zeros| field(word(zeros), row))
-                }),
-            )
-        }
-        _ => {
-            let ending = if convention == Convention::PerChannelInt8 { ".qweight" } else { "" };
-            let (codes, zeros) = (bytes(ending).unwrap().1, bytes("_zero_point"));
-            (
-                Box::new(move |row, col| codes[row * cols + col].cast_signed().into()),
-                Box::new(move |row, col| zeros.as_ref().map_or(0, |(_, z)| z[group(row, col)].cast_signed().into())),
-            )
-        }
+    let places: Vec<_> = (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))).collect();
+    let steps: Vec<i32> = if convention == Convention::PackQuantized {
+        let (packed, words) = bytes("_packed").unwrap();
+        let (words, zeros) = (ints(&words), bytes("_zero_point").map(|(_, zeros)| ints(&zeros)));
+        let bits = if packed[1] == cols.div_ceil(8) { 4 } else { 8 };
+        let per = 32 / bits;
+        let field = |word: u32, at: usize| (word >> (at % per * bits) & ((1 << bits) - 1)) as i32 - (1 << (bits - 1));
+        let code = |row: usize, col: usize| field(words[row * packed[1] + col / per], col);
+        let word = |row: usize, col: usize| row / per * groups + col / (cols / groups);
+        let zero = |row, col| zeros.as_ref().map_or(0, |zeros| field(zeros[word(row, col)], row));
+        places.iter().map(|&(row, col)| code(row, col) - zero(row, col)).collect()
+    } else {
+        let ending = if convention == Convention::PerChannelInt8 { ".qweight" } else { "" };
+        let (codes, zeros) = (bytes(ending).unwrap().1, bytes("_zero_point"));
+        let zero = |group: usize| zeros.as_ref().map_or(0, |(_, zeros)| zeros[group].cast_signed().into());
+        let code = |row: usize, col: usize| i32::from(codes[row * cols + col].cast_signed());
+        places.iter().map(|&(row, col)| code(row, col) - zero(group(row, col))).collect()
     };
-    let value = |(row, col)| {
-        let x = (code(row, col) - zero(row, col)) as f32 * scales[group(row, col)];
-        x.clamp(-f32::MAX, f32::MAX)
-    };
-    (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))).map(value).collect()
+    let value = |(&(row, col), &steps): (&(usize, usize), &i32)| steps as f32 * scales[group(row, col)];
+    places.iter().zip(&steps).map(value).map(|x| x.clamp(-f32::MAX, f32::MAX)).collect()
 }
 
 #[test]

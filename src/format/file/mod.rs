@@ -69,7 +69,7 @@ pub trait TensorFile: Send + Sync {
     }
 }
 
-impl dyn TensorFile {
+impl dyn TensorFile + '_ {
     /// The place of the tensor of this name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<usize> {
