@@ -79,7 +79,7 @@ impl dyn TensorFile + '_ {
     /// All elements of a floating-point tensor, as `f32`.
     ///
     /// # Errors
-    /// As [`data`](Self::data) and [`ElementType::to_f32`].
+    /// As [`data`](TensorFile::data) and [`ElementType::to_f32`].
     pub fn to_f32(&self, index: usize) -> Result<Vec<f32>> {
         let (info, bytes) = (info(self.tensors(), index)?, self.data(index)?);
         // As many elements as there are bytes for: memory is not asked for what a header claims.
