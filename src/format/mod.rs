@@ -15,7 +15,7 @@ mod placed;
 #[cfg(feature = "pytorch")]
 pub mod pytorch;
 #[cfg(feature = "safetensors")]
-mod tensors;
+pub mod safetensors;
 #[cfg(feature = "safetensors")]
 pub mod torch;
 

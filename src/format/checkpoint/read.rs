@@ -7,13 +7,15 @@ use super::{
 use crate::{
     element::Element,
     error::{Error, Result},
-    format::tensors::{Container, Stored},
+    format::{
+        file::{ElementType, TensorFile},
+        safetensors::{SafeTensors, Stored},
+    },
     optim::Params,
     tensor::{Block8, Mask, Slot, SlotValues, State, Values, view::volume},
     traits::Resume,
 };
 use half::bf16;
-use safetensors::Dtype;
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// More steps than any run takes, and as many as a `f64` counts.
@@ -22,7 +24,7 @@ const MAX_STEPS: u64 = 1 << 53;
 /// A checkpoint that was read and is whole. Hold it until everything is restored.
 #[derive(Debug)]
 pub struct Loaded {
-    file: Container,
+    file: SafeTensors,
     notes: Notes,
 }
 
@@ -42,7 +44,7 @@ impl Loaded {
     /// [`Format`](crate::ErrorKind::Format) when they are not those of a checkpoint of this version, were damaged (their CRC-32
     /// is another), or tensors are there that the notes do not name, or the other way round.
     pub fn decode(bytes: Vec<u8>) -> Result<Self> {
-        let file = Container::parse(bytes)?;
+        let file = SafeTensors::decode(bytes)?;
         for (key, expected) in [("format", FORMAT), ("version", VERSION)] {
             match file.note(key) {
                 Some(found) if found == expected => {}
@@ -51,7 +53,7 @@ impl Loaded {
         }
         let text = file.note("notes").ok_or_else(|| malformed("no notes"))?;
         let mut hasher = crc32fast::Hasher::new();
-        hasher.update(file.data());
+        hasher.update(file.all_bytes());
         if file.note("checksum") != Some(&checksum(hasher, text)) {
             return Err(malformed("damaged: the checksum is another"));
         }
@@ -74,7 +76,7 @@ impl Loaded {
                     layout(form).ok_or_else(|| malformed("a slot of unknown form").in_tensor(name))?
                 {
                     let key = format!("{name}.{slot}{ending}");
-                    if self.tensor(&key)?.dtype != *dtype || !expected.insert(key) {
+                    if self.tensor(&key)?.info.element != *dtype || !expected.insert(key) {
                         return wrong("a slot of another type, or twice");
                     }
                 }
@@ -86,7 +88,7 @@ impl Loaded {
             if param.masked {
                 let key = mask_key(name);
                 let mask = self.tensor(&key)?;
-                if mask.dtype != Dtype::U8 || *mask.shape != note.shape || !expected.insert(key) {
+                if mask.info.element != ElementType::U8 || mask.info.shape != note.shape || !expected.insert(key) {
                     return wrong("a mask of another type or shape");
                 }
                 if let Some(at) = mask.bytes.iter().position(|&byte| byte > 1) {
@@ -94,8 +96,8 @@ impl Loaded {
                 }
             }
         }
-        match self.file.names().into_iter().find(|name| !expected.contains(name)) {
-            Some(name) => Err(malformed("a tensor that the notes do not name").in_tensor(&name)),
+        match self.file.tensors().iter().find(|tensor| !expected.contains(&tensor.name)) {
+            Some(tensor) => Err(malformed("a tensor that the notes do not name").in_tensor(&tensor.name)),
             None => Ok(()),
         }
     }
@@ -209,19 +211,20 @@ impl Loaded {
         let key = format!("{name}.{}", slot.name());
         let SlotValues::Eight(values) = slot.values() else {
             let stored = self.tensor(&key)?;
-            same("shape of a slot", stored.shape, slot.shape())?;
+            same("shape of a slot", &stored.info.shape[..], slot.shape())?;
             return Ok(Numbers::Plain(stored.bytes));
         };
         let (codes, exponents) = (self.tensor(&format!("{key}.codes"))?, self.tensor(&format!("{key}.exponents"))?);
-        same("shape of a slot", codes.shape, slot.shape())?;
+        same("shape of a slot", &codes.info.shape[..], slot.shape())?;
         let block = Block8::from_parts(codes.bytes.to_vec(), exponents.bytes.to_vec(), values.map());
-        let block = block.filter(|_| exponents.shape.len() == 1);
+        let block = block.filter(|_| exponents.info.shape.len() == 1);
         block.map(Numbers::Eight).ok_or_else(|| Error::format(codes.offset, "codes that stand for no number"))
     }
 
     fn mask(&self, name: &str) -> Result<Mask> {
         let mask = self.tensor(&mask_key(name))?;
-        Mask::from_fn(mask.shape, |index| mask.bytes.get(index) == Some(&1)).map_err(|error| error.in_tensor(name))
+        Mask::from_fn(&mask.info.shape, |index| mask.bytes.get(index) == Some(&1))
+            .map_err(|error| error.in_tensor(name))
     }
 }
 
@@ -263,13 +266,13 @@ fn copy<T, const N: usize>(values: &mut [T], bytes: &[u8], from: impl Fn([u8; N]
 }
 
 /// The tensors of a slot of some form: the endings of their names, and their types.
-fn layout(form: &str) -> Option<&'static [(&'static str, Dtype)]> {
+fn layout(form: &str) -> Option<&'static [(&'static str, ElementType)]> {
     Some(match form {
-        "f32" => &[("", Dtype::F32)],
-        "f64" => &[("", Dtype::F64)],
-        "bf16" => &[("", Dtype::BF16)],
+        "f32" => &[("", ElementType::F32)],
+        "f64" => &[("", ElementType::F64)],
+        "bf16" => &[("", ElementType::Bf16)],
         "signed 8-bit blocks" | "shifted 8-bit blocks" | "non-negative 8-bit blocks" => {
-            &[(".codes", Dtype::U8), (".exponents", Dtype::U8)]
+            &[(".codes", ElementType::U8), (".exponents", ElementType::U8)]
         }
         _ => return None,
     })

@@ -8,7 +8,7 @@ use crate::{
     element::Element,
     error::{Error, Result},
     format::{
-        tensors::{self, Numbers, Tensors},
+        safetensors::arrays::{self, Numbers, Tensors},
         write_atomically,
     },
     optim::Params,
@@ -47,7 +47,7 @@ impl<'a> Checkpoint<'a> {
             self.add(&param.name, &param.state, Some(note))?;
             if let Some(mask) = &param.mask {
                 let name = format!("{}.mask", param.name);
-                tensors::add(&mut self.tensors, name, mask.shape().into(), Numbers::Mask(mask))?;
+                arrays::add(&mut self.tensors, name, mask.shape().into(), Numbers::Mask(mask))?;
             }
         }
         Ok(self)
@@ -86,7 +86,7 @@ impl<'a> Checkpoint<'a> {
         for slot in state.slots() {
             for (ending, shape, numbers) in Numbers::of(slot.values(), slot.shape()) {
                 let name = format!("{name}.{}{ending}", slot.name());
-                tensors::add(&mut self.tensors, name, shape, numbers)?;
+                arrays::add(&mut self.tensors, name, shape, numbers)?;
             }
         }
         Ok(())
@@ -99,7 +99,7 @@ impl<'a> Checkpoint<'a> {
     /// than 100 MB. The file is then as it was.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let header = self.header()?;
-        write_atomically(path.as_ref(), |file| tensors::write(file, &header, &self.tensors))
+        write_atomically(path.as_ref(), |file| arrays::write(file, &header, &self.tensors))
     }
 
     /// The file, as bytes.
@@ -108,7 +108,7 @@ impl<'a> Checkpoint<'a> {
     /// [`Argument`](crate::ErrorKind::Argument) when names and notes take more than 100 MB.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let written = tensors::write(&mut bytes, &self.header()?, &self.tensors);
+        let written = arrays::write(&mut bytes, &self.header()?, &self.tensors);
         written.map_err(|error| Error::io(Path::new("memory"), error))?;
         Ok(bytes)
     }
@@ -116,9 +116,9 @@ impl<'a> Checkpoint<'a> {
     fn header(&self) -> Result<Vec<u8>> {
         let notes = serde_json::to_string(&self.notes)
             .map_err(|error| Error::argument("checkpoint", error, "one that JSON can say"))?;
-        let sum = checksum(tensors::checksum(&self.tensors), &notes);
+        let sum = checksum(arrays::checksum(&self.tensors), &notes);
         let notes = [("format", FORMAT.into()), ("version", VERSION.into()), ("notes", notes), ("checksum", sum)];
-        tensors::header(&self.tensors, &notes.into())
+        arrays::header(&self.tensors, &notes.into())
     }
 }
 

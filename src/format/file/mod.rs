@@ -136,6 +136,12 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn TensorFile>> {
         "onnx" => Ok(Box::new(super::onnx::Onnx::open(path)?)),
         #[cfg(feature = "pytorch")]
         "pt" | "pth" | "bin" | "ckpt" => Ok(Box::new(super::pytorch::PyTorch::open(path)?)),
+        #[cfg(feature = "safetensors")]
+        "safetensors" => Ok(Box::new(super::safetensors::SafeTensors::open(path)?)),
+        #[cfg(feature = "safetensors")]
+        "json" if path.to_string_lossy().to_lowercase().ends_with(".safetensors.index.json") => {
+            Ok(Box::new(super::safetensors::Sharded::open(path)?))
+        }
         _ => {
             let start = bytes.get(..4).unwrap_or_default().escape_ascii();
             let found = format!("a file of extension {extension:?} that begins with \"{start}\"");

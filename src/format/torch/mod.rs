@@ -44,7 +44,10 @@ mod array;
 #[cfg(feature = "pytorch")]
 mod pickle;
 
-use super::tensors::Container;
+use super::{
+    file::{ElementType, TensorFile},
+    safetensors::{SafeTensors, Stored},
+};
 use crate::{
     element::Element,
     error::{Error, Result},
@@ -52,7 +55,6 @@ use crate::{
     tensor::State,
 };
 use array::{Array, Kind, count};
-use safetensors::Dtype;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -96,23 +98,23 @@ impl StateDict {
     /// [`Format`](crate::ErrorKind::Format) for bytes that are no such file, keys of other forms, numbers of other types, and
     /// groups that do not list each parameter once.
     pub fn decode_safetensors(bytes: Vec<u8>) -> Result<Self> {
-        let file = Container::parse(bytes)?;
+        let file = SafeTensors::decode(bytes)?;
         let mut arrays = BTreeMap::new();
-        for name in file.names() {
-            let Some(tensor) = file.tensor(&name) else { continue };
-            let kind = match tensor.dtype {
-                Dtype::F64 => Kind::F64,
-                Dtype::F32 => Kind::F32,
-                Dtype::F16 => Kind::F16,
-                Dtype::BF16 => Kind::Bf16,
-                Dtype::I64 => Kind::I64,
-                Dtype::I32 => Kind::I32,
+        for tensor in file.tensors() {
+            let Some(Stored { bytes, offset, .. }) = file.tensor(&tensor.name) else { continue };
+            let kind = match tensor.element {
+                ElementType::F64 => Kind::F64,
+                ElementType::F32 => Kind::F32,
+                ElementType::F16 => Kind::F16,
+                ElementType::Bf16 => Kind::Bf16,
+                ElementType::I64 => Kind::I64,
+                ElementType::I32 => Kind::I32,
                 other => {
-                    let reason = format!("{other:?} is no type of optimizer state");
-                    return Err(Error::format(tensor.offset, reason).in_tensor(&name));
+                    let reason = format!("{other} is no type of optimizer state");
+                    return Err(Error::format(offset, reason).in_tensor(&tensor.name));
                 }
             };
-            arrays.insert(name, Array::new(tensor.shape.into(), kind, tensor.bytes));
+            arrays.insert(tensor.name.clone(), Array::new(tensor.shape.clone(), kind, bytes));
         }
         Self::from_arrays(arrays)
     }
