@@ -38,7 +38,7 @@ use num_traits::Float;
 /// | [`in_blocks`](Select::in_blocks) | off | `>= 1` each | blocks of the last two axes go whole |
 /// | [`with_norm`](Select::with_norm) | the sum | `p >= 1e-6` | a unit's score: `(Σ \|s\|^p)^(1/p)` of its kept elements |
 /// | [`with_mean`](Select::with_mean) | off | | that score per element: units of other sizes compare |
-/// | [`with_min_kept`](Select::with_min_kept) | 0 | | so many stay in each tensor, or each row where rows are on their own; not for `n` of `m` |
+/// | [`with_min_kept`](Select::with_min_kept) | 0 | | so many stay in each tensor, each row [`per_row`](Select::per_row); not of `n_of_m` |
 ///
 /// Where units go whole, everything is counted in units: a share of the channels, `n` of `m` blocks in a row of blocks,
 /// a floor of one channel. A unit of which nothing is kept is gone already.
@@ -100,7 +100,8 @@ impl<'a, T: Element> Scores<'a, T> {
         Self { values, order: Order::Magnitude, cost: 1 }
     }
 
-    /// What each element kept costs: bits, or multiplications it takes part in. 1 otherwise. With 0 no budget drops any.
+    /// What each element kept costs: bits, or multiplications it takes part in. 1 otherwise. With 0 no
+    /// budget drops any.
     #[must_use]
     pub fn with_cost(self, cost: u64) -> Self {
         Self { cost, ..self }
@@ -224,7 +225,8 @@ impl Select {
     /// without, it is their sum. Of magnitudes, 1 is that sum.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) unless `p` is at least 1e-6: powers of less are 1 but for their last digits.
+    /// [`Argument`](crate::ErrorKind::Argument) unless `p` is at least 1e-6: powers of less are
+    /// 1 but for their last digits.
     pub fn with_norm(self, p: f64) -> Result<Self> {
         if p >= 1e-6 {
             return Ok(Self { reduce: Reduce { norm: Some(p), ..self.reduce }, ..self });
@@ -288,8 +290,9 @@ impl Select {
     /// [`Shape`](crate::ErrorKind::Shape) when there are not as many masks as tensors, or scores as elements;
     /// [`NonFinite`](crate::ErrorKind::NonFinite) when a score of a kept element is NaN;
     /// [`Argument`](crate::ErrorKind::Argument) for a count larger than what is kept, a budget that what must stay
-    /// exceeds or that is for each row, a floor beside `n` of `m`, an axis that a tensor has not, units that memory does
-    /// not hold, and costs whose sum is beyond 64 bits. It names the tensor by its place (`#0`) where there are several. No mask is changed then.
+    /// exceeds or that is for each row, a floor beside `n` of `m`, an axis that a tensor has not, units that memory
+    /// does not hold, and costs whose sum is beyond 64 bits. It names the tensor by its place (`#0`) where there are several.
+    /// No mask is changed then.
     pub fn refine<T: Element>(&self, scores: &[Scores<'_, T>], masks: &mut [Mask]) -> Result<()> {
         if scores.len() != masks.len() {
             return Err(Error::shape("list of masks", &[scores.len()], &[masks.len()]));

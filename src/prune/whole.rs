@@ -131,7 +131,7 @@ fn drop_lowest<T: Element>(tensors: &[Tensor<'_, T>], weights: &[Weights<'_>], m
     });
     let Cut { bits, mut ties, all } = cut(&candidates.collect::<Vec<_>>(), weight);
     for ((&Tensor { values, order }, &weights), mask) in tensors.iter().zip(weights).zip(masks).rev() {
-        // Weights of a tensor's elements are 0 together or not at all.
+        // Weights of a tensor's kept elements are 0 together or not at all.
         if weights.are_zero() {
             continue;
         }
