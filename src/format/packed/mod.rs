@@ -371,9 +371,9 @@ mod tests {
         // A hostile writer's: tensors of 65,536 coded codes, and of as many coded positions.
         let tensor = alike("w", 1 << 16, 1);
         let Stored::Quantized(q) = tensor.stored() else { unreachable!() };
-        let codes = super::entropy::encode_codes(q).unwrap().unwrap();
+        let codes = entropy::encode_codes(q).unwrap().unwrap();
         let none = Mask::from_fn(&[1 << 16], |_| false).unwrap();
-        let positions = super::entropy::encode_mask(&none).unwrap();
+        let positions = entropy::encode_mask(&none).unwrap();
         let file = |tensors: usize| {
             let mut out = MAGIC.to_vec();
             out[4] = CODED;
