@@ -458,20 +458,20 @@ fn what_costs_nothing_stays() {
 fn empty_tensors_of_long_axes_are_pruned() {
     for shape in [[usize::MAX, 2, 0], [0, usize::MAX, 2], [2, 0, usize::MAX]] {
         let none = || TensorRef::<f32>::new(&[], &shape).unwrap();
-        for axis in 0..3 {
+        for (axis, &length) in shape.iter().enumerate() {
             let mask = Select::count(0).along(axis).by(Magnitude).mask(none());
             // Units along an axis that memory does not hold are refused.
-            match shape[axis] {
+            match length {
                 usize::MAX => assert_eq!(mask.unwrap_err().kind(), ErrorKind::Argument),
                 _ => assert_eq!(mask.unwrap().kept(), 0),
             }
-            if let length @ 1..=2 = shape[axis] {
+            if length == 2 {
                 let mut activations = Activations::new(axis, length).unwrap();
                 activations.add(none()).unwrap();
                 assert_eq!(activations.mean_abs(), vec![0.0; length]);
                 Channels::new(axis, vec![1.0; length]).score(none(), &mut []).unwrap();
             }
-            if shape[axis] == 0 {
+            if length == 0 {
                 Channels::new(axis, []).score(none(), &mut []).unwrap();
             }
         }
