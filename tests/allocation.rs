@@ -1,4 +1,4 @@
-//! What is warmed up does not allocate, serially or inside a rayon pool.
+//! What is warmed up does not allocate, serially or inside a rayon pool; what plans takes little.
 
 use lapidary::{
     Mask, Optimizer, OptimizerExt, Quantizer, QuantizerExt, Step, TensorMut, TensorRef,
@@ -8,8 +8,8 @@ use lapidary::{
         RAdam, RmsProp, Scaler, ScheduleFree, Sgd, StepOptions, Update, accumulate,
     },
     quant::{
-        Affine, FakeQuantize, FloatFormat, Histogram, Inputs, KMeans, Linear, Lsq, MinMax, MinMaxObserver, Minifloat,
-        MovingAverageObserver, Symmetric, Table, Workspace,
+        Affine, Budget, Candidate, Choice, FakeQuantize, FloatFormat, Histogram, Inputs, KMeans, Linear, Lsq, MinMax,
+        MinMaxObserver, Minifloat, MovingAverageObserver, Symmetric, Table, Workspace, allocate,
     },
     sparse::{self, Form, Sparse},
 };
@@ -18,20 +18,24 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Counts the allocations of all threads.
+/// Counts the allocations of all threads, and the most bytes that are allocated at once.
 struct Counting;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: every call is the system allocator's; counting touches nothing of it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::Relaxed);
+        MOST.fetch_max(BYTES.fetch_add(layout.size(), Ordering::Relaxed) + layout.size(), Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -202,9 +206,28 @@ fn all(n: usize) {
     }
 }
 
-/// One test: the count is the process's.
+/// A model of thousands of tensors is planned in memory of about the size of its choices.
+fn plans_are_small() {
+    let choice = |tensor: usize, i: usize| Choice {
+        label: String::new(),
+        bytes: (tensor + 1) * (i + 1),
+        error: (tensor % 7 + 1) as f64 * 0.25f64.powi(i as i32),
+    };
+    let tensors: Vec<Candidate> = (0..2000)
+        .map(|tensor| Candidate::new(tensor.to_string(), (0..10).map(|i| choice(tensor, i)).collect()).unwrap())
+        .collect();
+    let before = BYTES.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
+    let plan = allocate(&tensors, Budget::Bytes(usize::MAX)).unwrap();
+    assert!(plan.is_optimal() && plan.choices().iter().all(|&choice| choice == 9));
+    let most = MOST.load(Ordering::Relaxed) - before;
+    assert!(most < 16 << 20, "{most} bytes for 20,000 choices");
+}
+
+/// One test: the counts are the process's.
 #[test]
 fn nothing_is_allocated() {
+    plans_are_small();
     all(1000);
     #[cfg(feature = "rayon")]
     for threads in [1, 2, 4] {

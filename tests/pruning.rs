@@ -192,7 +192,7 @@ proptest! {
             kept(&refined)
         };
         // In groups of neighbours, how many of those there stay.
-        let plain = |size: usize, stay: &dyn Fn(&[usize], usize) -> usize| -> Vec<usize> {
+        let plain = |size: usize, floor: usize, stay: &dyn Fn(&[usize], usize) -> usize| -> Vec<usize> {
             let groups = (0..rows).flat_map(|row| (0..cols).step_by(size).map(move |col| (row, col)));
             let mut all = Vec::new();
             for (row, col) in groups {
@@ -206,16 +206,16 @@ proptest! {
             all
         };
         let keep = ((part * of as f64) as usize).clamp(1, of);
-        let got = refined(Select::n_of_m(keep, of).unwrap().with_min_kept(floor));
-        prop_assert_eq!(got, plain(of, &|_, length| (keep * length).div_ceil(of)));
+        let got = refined(Select::n_of_m(keep, of).unwrap());
+        prop_assert_eq!(got, plain(of, 0, &|_, length| (keep * length).div_ceil(of)));
         let got = refined(Select::sparsity(share).unwrap().per_row().with_min_kept(floor));
-        prop_assert_eq!(got, plain(cols, &|there, _| there.len() - round(share * there.len() as f64)));
+        prop_assert_eq!(got, plain(cols, floor, &|there, _| there.len() - round(share * there.len() as f64)));
         let got = refined(Select::above(0.5).unwrap().per_row().with_min_kept(floor));
-        prop_assert_eq!(got, plain(cols, &|there, _| there.iter().filter(|&&i| scores[i] > 0.5).count()));
+        prop_assert_eq!(got, plain(cols, floor, &|there, _| there.iter().filter(|&&i| scores[i] > 0.5).count()));
         let least = (0..rows).map(|row| (0..cols).filter(|col| mask.get(row * cols + col) == Some(true)).count()).min();
         let count = least.unwrap_or(0) / 2;
         let got = refined(Select::count(count).per_row().with_min_kept(floor));
-        prop_assert_eq!(got, plain(cols, &|there, _| there.len() - count));
+        prop_assert_eq!(got, plain(cols, floor, &|there, _| there.len() - count));
     }
 
     #[test]
@@ -402,6 +402,94 @@ fn large_units_do_not_win_by_their_size() {
     assert_eq!(prune(two.with_mean()), [4, 0]);
     assert_eq!(prune(two.with_norm(2.0).unwrap().with_mean()), [4, 0]);
     assert_eq!(prune(two.with_norm(f64::INFINITY).unwrap()), [4, 0]);
+}
+
+/// Below 1 the root of a sum goes beyond any number, or below.
+#[test]
+fn norms_of_any_power_tell_units_apart() {
+    let values: Vec<f64> = (0..32).map(|i| if i / 4 % 2 == 0 { 1.0 } else { 5.0 }).collect();
+    let refined = |select: Select, scores: &[f64], keep: &dyn Fn(usize) -> bool| {
+        let mut masks = [Mask::from_fn(&[8, 4], keep).unwrap()];
+        select.along(0).refine(&[Scores::new(scores)], &mut masks).unwrap();
+        masks[0].indices().filter(|i| i % 4 == 0).map(|i| i / 4).collect::<Vec<_>>()
+    };
+    let all = |_: usize| true;
+    for p in [1e-6, 1e-3, 0.1, 0.5, 1.0, 2.0, 3.0, 1e300, f64::INFINITY] {
+        for size in [1e-300, 1e-40, 1.0, 1e200] {
+            let values: Vec<f64> = values.iter().map(|x| x * size).collect();
+            let norm = Select::count(4).with_norm(p).unwrap();
+            assert_eq!(refined(norm, &values, &all), [1, 3, 5, 7], "{p} {size:e}");
+            assert_eq!(refined(norm.with_mean(), &values, &all), [1, 3, 5, 7], "{p} {size:e}");
+        }
+    }
+    // One element of four kept in a row: their mean vanishes, and still they differ.
+    let few = Select::count(4).with_norm(1e-3).unwrap().with_mean();
+    assert_eq!(refined(few, &values, &|i| i % 4 == 0), [1, 3, 5, 7]);
+    // A threshold is one of the norm: here 16 and 80.
+    let above = |threshold| Select::above(threshold).unwrap().with_norm(0.5).unwrap();
+    assert_eq!(refined(above(17.0), &values, &all), [1, 3, 5, 7]);
+    assert_eq!(refined(above(15.0), &values, &all).len(), 8);
+    assert_eq!(refined(above(81.0), &values, &all).len(), 0);
+    assert_eq!(refined(above(0.0), &[0.0; 32], &all).len(), 0);
+    assert_eq!(refined(above(-1.0), &[0.0; 32], &all).len(), 8);
+    assert_eq!(Select::count(1).with_norm(1e-9).unwrap_err().kind(), ErrorKind::Argument);
+}
+
+#[test]
+fn what_costs_nothing_stays() {
+    let (free, dear) = ([0.1f32, 0.2, 9.0, 0.3], [5.0f32, 1.0, 2.0, 7.0]);
+    let prune = |select: Select| {
+        let mut masks = [Mask::keep_all(&[2, 2]).unwrap(), Mask::keep_all(&[2, 2]).unwrap()];
+        let scores = [Scores::magnitude(&free[..]).with_cost(0), Scores::magnitude(&dear[..]).with_cost(3)];
+        select.refine(&scores, &mut masks).unwrap();
+        masks.map(|mask| kept(&mask))
+    };
+    assert_eq!(prune(Select::budget(6)), [vec![0, 1, 2, 3], vec![0, 3]]);
+    assert_eq!(prune(Select::budget(0)), [vec![0, 1, 2, 3], vec![]]);
+    assert_eq!(prune(Select::budget(6).with_min_kept(1)), [vec![0, 1, 2, 3], vec![0, 3]]);
+    assert_eq!(prune(Select::budget(6).along(0)), [vec![0, 1, 2, 3], vec![2, 3]]);
+    assert_eq!(prune(Select::budget(6).in_blocks(1, 1).unwrap()), [vec![0, 1, 2, 3], vec![0, 3]]);
+    // A count is one of elements, whatever they cost.
+    assert_eq!(prune(Select::count(4)), [vec![2], vec![0, 2, 3]]);
+}
+
+/// However long the other axes are: a 0 among them leaves no element.
+#[test]
+fn empty_tensors_of_long_axes_are_pruned() {
+    for shape in [[usize::MAX, 2, 0], [0, usize::MAX, 2], [2, 0, usize::MAX]] {
+        let none = || TensorRef::<f32>::new(&[], &shape).unwrap();
+        for (axis, &length) in shape.iter().enumerate() {
+            let mask = Select::count(0).along(axis).by(Magnitude).mask(none());
+            // Units along an axis that memory does not hold are refused.
+            match length {
+                usize::MAX => assert_eq!(mask.unwrap_err().kind(), ErrorKind::Argument),
+                _ => assert_eq!(mask.unwrap().kept(), 0),
+            }
+            if length == 2 {
+                let mut activations = Activations::new(axis, length).unwrap();
+                activations.add(none()).unwrap();
+                assert_eq!(activations.mean_abs(), vec![0.0; length]);
+                Channels::new(axis, vec![1.0; length]).score(none(), &mut []).unwrap();
+            }
+            if length == 0 {
+                Channels::new(axis, []).score(none(), &mut []).unwrap();
+            }
+        }
+        let blocks = Select::count(0).in_blocks(1, 1).unwrap().by(Magnitude).mask(none()).unwrap();
+        assert_eq!(blocks.shape(), shape);
+    }
+}
+
+#[test]
+fn n_of_m_takes_no_floor() {
+    let values = [1.0f32, 2.0, 9.0, 1.0, 5.0, 1.0, 1.0, 1.0, 0.5, 3.0, 2.0, 4.0, 7.0, 8.0, 6.0, 5.5];
+    let two = Select::n_of_m(2, 4).unwrap();
+    let mut mask = Mask::keep_all(&[16]).unwrap();
+    let error = two.with_min_kept(3).by(Magnitude).refine((&values).into(), &mut mask).unwrap_err();
+    assert_eq!((error.kind(), mask.kept()), (ErrorKind::Argument, 16));
+    assert_eq!(error.to_string(), "floor is 3 beside 2 of 4, must be 0: n of m says what each block keeps");
+    two.with_min_kept(3).with_min_kept(0).by(Magnitude).refine((&values).into(), &mut mask).unwrap();
+    assert_eq!(mask.kept(), 8);
 }
 
 #[test]

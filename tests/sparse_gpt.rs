@@ -383,8 +383,9 @@ proptest! {
         let before = Mask::from_fn(&[5, 12], |i| keep[i]).unwrap();
         for select in [Select::sparsity(share).unwrap(), Select::n_of_m(1, 3).unwrap()] {
             let mut mask = before.clone();
-            let Ok(got) = SparseGpt::new(select).unwrap().refine(&weight, &mut mask, &seen) else { continue };
-            prop_assert!(got.error <= got.masked || got.masked.is_nan(), "{} {}", got.error, got.masked);
+            // Finite numbers, whatever their size, are refused by none and have errors that compare: NaN would not.
+            let got = SparseGpt::new(select).unwrap().refine(&weight, &mut mask, &seen).unwrap();
+            prop_assert!(got.error <= got.masked, "{} {}", got.error, got.masked);
             for (i, value) in got.values.iter().enumerate() {
                 prop_assert!(value.is_finite() && (*value == 0.0 || mask.get(i) == Some(true)));
                 prop_assert!(mask.get(i) != Some(true) || before.get(i) == Some(true));

@@ -4,6 +4,7 @@ use crate::{
     element::Element,
     error::{Error, Result},
     sparse::{Kept, Parts, Sparse},
+    tensor::view::filled,
 };
 use sprs::{CsMat, CsMatView};
 
@@ -32,14 +33,18 @@ where
 }
 
 /// The stored elements as compressed rows of decoded numbers, scaled where rows have scales.
-impl From<&Sparse> for CsMat<f32> {
-    fn from(sparse: &Sparse) -> Self {
+impl TryFrom<&Sparse> for CsMat<f32> {
+    type Error = Error;
+
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when memory does not hold an offset for each row: rows without a column may be any number.
+    fn try_from(sparse: &Sparse) -> Result<Self> {
         let [rows, cols] = sparse.shape();
         let kept = sparse.kept().to_vec::<f32>();
         let mut elements = Vec::with_capacity(kept.len());
         sparse.each(|slot, index| elements.push((index, kept[slot])));
         elements.sort_unstable_by_key(|element| element.0);
-        let mut offsets = vec![0; rows + 1];
+        let mut offsets = filled(rows.saturating_add(1), 0)?;
         elements.iter().for_each(|(index, _)| offsets[index / cols + 1] += 1);
         for row in 0..rows {
             offsets[row + 1] += offsets[row];
@@ -47,14 +52,14 @@ impl From<&Sparse> for CsMat<f32> {
         let scale = |row: usize| sparse.row_scales().map_or(1.0, |scale| scale[row]);
         let values = elements.iter().map(|(index, value)| value * scale(index / cols)).collect();
         let columns = elements.iter().map(|(index, _)| index % cols).collect();
-        Self::new((rows, cols), offsets, columns, values)
+        Ok(Self::new((rows, cols), offsets, columns, values))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{TensorRef, quant::Symmetric, sparse::Form};
+    use crate::{ErrorKind, TensorRef, quant::Symmetric, sparse::Form};
 
     #[test]
     fn elements_go_there_and_back() {
@@ -63,17 +68,17 @@ mod tests {
             let dense = TensorRef::new(&w, &shape).unwrap();
             let csr = Sparse::new(&dense, Form::Csr).unwrap();
             for form in [Form::Csr, Form::Bitmask] {
-                let there = CsMat::from(&Sparse::new(&dense, form).unwrap());
+                let there = CsMat::try_from(&Sparse::new(&dense, form).unwrap()).unwrap();
                 assert_eq!((there.nnz(), there.rows()), (5, shape[0]));
                 assert_eq!(Sparse::try_from(there.view()).unwrap(), csr);
                 assert_eq!(Sparse::try_from(there.to_csc().view()).unwrap(), csr);
             }
             let blocks = Sparse::new(&dense, Form::Blocks { height: 2, width: 3 }).unwrap();
-            let there = Sparse::try_from(CsMat::from(&blocks).view()).unwrap();
-            assert_eq!(there.to_dense::<f32>(), w);
+            let there = Sparse::try_from(CsMat::try_from(&blocks).unwrap().view()).unwrap();
+            assert_eq!(there.to_dense::<f32>().unwrap(), w);
             let scaled = csr.quantize_rows(&Symmetric::new(8).unwrap()).unwrap();
-            let there = Sparse::try_from(CsMat::from(&scaled).view()).unwrap();
-            assert_eq!(there.to_dense::<f32>(), scaled.to_dense::<f32>());
+            let there = Sparse::try_from(CsMat::try_from(&scaled).unwrap().view()).unwrap();
+            assert_eq!(there.to_dense::<f32>().unwrap(), scaled.to_dense::<f32>().unwrap());
         }
     }
 
@@ -81,7 +86,11 @@ mod tests {
     fn matrices_without_rows_or_columns_are_taken() {
         for shape in [[0, 3], [3, 0]] {
             let none = Sparse::new(TensorRef::new(&[0f32; 0], &shape).unwrap(), Form::Csr).unwrap();
-            assert_eq!(Sparse::try_from(CsMat::from(&none).view()).unwrap(), none);
+            assert_eq!(Sparse::try_from(CsMat::try_from(&none).unwrap().view()).unwrap(), none);
+        }
+        for form in [Form::Dense, Form::TwoOfFour] {
+            let rows = Sparse::new(TensorRef::new(&[0f32; 0], &[usize::MAX, 0]).unwrap(), form).unwrap();
+            assert_eq!(CsMat::try_from(&rows).unwrap_err().kind(), ErrorKind::Argument);
         }
     }
 }

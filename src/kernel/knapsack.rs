@@ -25,6 +25,9 @@ pub(crate) struct Solution {
 
 /// The picks of least value whose weights are at most `limit` together; the least weight there is, when that is more.
 /// Weights and values are finite and not negative.
+///
+/// Memory: the picks a few times over; partial choices, while an item is added at most [`STATES`] for each of its picks;
+/// and a [`Link`] for each of those kept after an item, to find the way back: at most 1.6 MB an item.
 pub(crate) fn solve(items: &[Vec<Pick>], limit: f64) -> Result<Solution, f64> {
     let mut order: Vec<Item> = items.iter().enumerate().map(|(index, picks)| Item::new(index, picks)).collect();
     // Coarse items first: the later fill what they leave.
@@ -33,15 +36,16 @@ pub(crate) fn solve(items: &[Vec<Pick>], limit: f64) -> Result<Solution, f64> {
     if limit.is_nan() || least > limit {
         return Err(least);
     }
-    let rest: Vec<Relaxation> = (0..=order.len()).map(|first| Relaxation::new(&order[first..])).collect();
-    let mut best = greedy(&order, &rest[0], limit);
+    let mut rest = Relaxation::new(&order);
+    let mut best = greedy(&order, &rest, limit);
     let mut best_value = best.iter().zip(&order).map(|(&at, item)| item.front[at].1.value).sum::<f64>();
 
     let mut states = vec![State { weight: 0.0, value: 0.0, link: Link { parent: 0, at: 0 }, bound: 0.0 }];
     // Of the states after each item, no more than the way back needs.
     let mut links: Vec<Vec<Link>> = Vec::with_capacity(order.len());
     let (mut bound, mut exact) = (f64::INFINITY, true);
-    for (item, rest) in order.iter().zip(&rest[1..]) {
+    for (stage, item) in order.iter().enumerate() {
+        rest.narrow(&order, stage + 1);
         let before = std::mem::take(&mut states);
         for (parent, state) in before.iter().enumerate() {
             for (at, &(_, pick)) in item.front.iter().enumerate() {
@@ -183,13 +187,25 @@ impl Relaxation {
         }
         // Steady: the steps of one item stay in order.
         steps.sort_by(|a, b| b.gain().total_cmp(&a.gain()));
-        let mut sums = vec![(0.0, 0.0)];
-        for step in &steps {
-            let (weight, value) = sums[sums.len() - 1];
-            sums.push((weight + step.weight, value + step.value));
+        let sums = Vec::with_capacity(steps.len() + 1);
+        let mut all = Self { weight: 0.0, value: 0.0, steps, sums };
+        all.narrow(items, 0);
+        all
+    }
+
+    /// Goes on to the relaxation of the items from `first` on: their steps are in order already.
+    fn narrow(&mut self, items: &[Item], first: usize) {
+        self.steps.retain(|step| step.item >= first);
+        self.sums.clear();
+        let (mut weight, mut value) = (0.0, 0.0);
+        self.sums.push((weight, value));
+        for step in &self.steps {
+            (weight, value) = (weight + step.weight, value + step.value);
+            self.sums.push((weight, value));
         }
-        let weight = items.iter().map(|item| item.front[0].1.weight).sum();
-        Self { weight, value: items.iter().map(|item| item.front[0].1.value).sum(), steps, sums }
+        let rest = &items[first..];
+        self.weight = rest.iter().map(|item| item.front[0].1.weight).sum();
+        self.value = rest.iter().map(|item| item.front[0].1.value).sum();
     }
 
     /// The least value of any picks, whole or in part, within a limit; `None` when there are none.
@@ -240,6 +256,21 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn the_rest_is_what_it_would_be_alone(items in items()) {
+            let order: Vec<Item> = items.iter().enumerate().map(|(index, picks)| Item::new(index, picks)).collect();
+            let mut rest = Relaxation::new(&order);
+            for first in 0..=order.len() {
+                rest.narrow(&order, first);
+                let alone = Relaxation::new(&order[first..]);
+                prop_assert_eq!((rest.weight, rest.value, &rest.sums), (alone.weight, alone.value, &alone.sums));
+                let steps = |of: &Relaxation, first: usize| -> Vec<_> {
+                    of.steps.iter().map(|step| (step.item - first, step.to, step.weight, step.value)).collect()
+                };
+                prop_assert_eq!(steps(&rest, first), steps(&alone, 0));
+            }
+        }
+
         #[test]
         fn finds_what_trying_all_finds(items in items(), limit in 0u32..250) {
             let limit = f64::from(limit);

@@ -62,6 +62,14 @@ impl<'a> Weights<'a> {
         }
     }
 
+    /// Whether no removal counts for anything.
+    pub(crate) fn are_zero(self) -> bool {
+        match self {
+            Self::Each(weight) => weight == 0,
+            Self::Listed(weights) => weights.iter().all(|&weight| weight == 0),
+        }
+    }
+
     fn split_at(self, mid: usize) -> (Self, Self) {
         match self {
             Self::Each(_) => (self, self),

@@ -1,5 +1,6 @@
 //! What channels of activations were like.
 
+use super::inner;
 use crate::{
     element::Element,
     error::{Error, Result},
@@ -77,7 +78,7 @@ impl Activations {
         if batch.as_slice().iter().any(|a| a.to_f64().abs() > LARGEST) {
             return Err(Error::argument("activations", "beyond 1e150", "small enough for finite sums of squares"));
         }
-        let inner: usize = shape[self.axis + 1..].iter().product();
+        let inner = inner(shape, self.axis);
         for (i, run) in batch.as_slice().chunks_exact(inner.max(1)).enumerate() {
             let channel = &mut self.channels[i % channels];
             for a in run.iter().map(|a| a.to_f64()) {

@@ -1,6 +1,6 @@
 //! By numbers that channels have.
 
-use super::check_scores;
+use super::{check_scores, inner};
 use crate::{
     element::Element,
     error::{Error, Result},
@@ -52,7 +52,7 @@ impl<T: Element> Criterion<T> for Channels {
         if channels != self.scores.len() {
             return Err(Error::shape("scores of channels", &[channels], &[self.scores.len()]));
         }
-        let inner: usize = shape[axis + 1..].iter().product();
+        let inner = inner(shape, axis);
         for (run, score) in scores.chunks_exact_mut(inner.max(1)).zip(self.scores.iter().cycle()) {
             run.fill(*score);
         }

@@ -53,9 +53,17 @@ pub use sensitivity::{Sensitivity, SensitivityCurve, SensitivityPoint, SparsityP
 pub use sparse_gpt::{Corrected, SparseGpt};
 pub use wanda::Wanda;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    tensor::view::volume,
+};
 
 /// An error unless there is room for a score of each of `len` elements.
 fn check_scores(len: usize, scores: &[f64]) -> Result<()> {
     if scores.len() == len { Ok(()) } else { Err(Error::shape("scores", &[len], &[scores.len()])) }
+}
+
+/// The elements behind each index of an axis: 0 where a `usize` does not count them, as only an empty tensor has it.
+fn inner(shape: &[usize], axis: usize) -> usize {
+    shape.get(axis + 1..).and_then(volume).unwrap_or(0)
 }

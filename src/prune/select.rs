@@ -36,9 +36,9 @@ use num_traits::Float;
 /// | [`per_row`](Select::per_row) | off | | each row (along the last axis) by itself |
 /// | [`along`](Select::along) | off | an axis | slices go whole: one unit for each index of the axis |
 /// | [`in_blocks`](Select::in_blocks) | off | `>= 1` each | blocks of the last two axes go whole |
-/// | [`with_norm`](Select::with_norm) | the sum | `p > 0` | a unit's score: `(Σ \|s\|^p)^(1/p)` of its kept elements |
+/// | [`with_norm`](Select::with_norm) | the sum | `p >= 1e-6` | a unit's score: `(Σ \|s\|^p)^(1/p)` of its kept elements |
 /// | [`with_mean`](Select::with_mean) | off | | that score per element: units of other sizes compare |
-/// | [`with_min_kept`](Select::with_min_kept) | 0 | | so many stay in each tensor, or each row where rows are on their own |
+/// | [`with_min_kept`](Select::with_min_kept) | 0 | | so many stay in each tensor, each row [`per_row`](Select::per_row); not of `n_of_m` |
 ///
 /// Where units go whole, everything is counted in units: a share of the channels, `n` of `m` blocks in a row of blocks,
 /// a floor of one channel. A unit of which nothing is kept is gone already.
@@ -100,7 +100,8 @@ impl<'a, T: Element> Scores<'a, T> {
         Self { values, order: Order::Magnitude, cost: 1 }
     }
 
-    /// What each element kept costs: bits, or multiplications it takes part in. 1 otherwise.
+    /// What each element kept costs: bits, or multiplications it takes part in. 1 otherwise. With 0 no
+    /// budget drops any.
     #[must_use]
     pub fn with_cost(self, cost: u64) -> Self {
         Self { cost, ..self }
@@ -177,7 +178,8 @@ impl Select {
     }
 
     /// `keep` of each `of` neighbours in a row stay: 2 of 4 is what sparse tensor cores take. A last shorter block of a
-    /// row keeps `ceil(keep * length / of)`; a block that already keeps fewer is left as it is.
+    /// row keeps `ceil(keep * length / of)`; a block that already keeps fewer is left as it is. Takes no
+    /// [floor](Select::with_min_kept): more would not be `n` of `m`.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) unless `keep` is from 1 to `of`.
@@ -223,12 +225,13 @@ impl Select {
     /// without, it is their sum. Of magnitudes, 1 is that sum.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) unless `p` is above 0.
+    /// [`Argument`](crate::ErrorKind::Argument) unless `p` is at least 1e-6: powers of less are
+    /// 1 but for their last digits.
     pub fn with_norm(self, p: f64) -> Result<Self> {
-        if p > 0.0 {
+        if p >= 1e-6 {
             return Ok(Self { reduce: Reduce { norm: Some(p), ..self.reduce }, ..self });
         }
-        Err(Error::argument("norm", p, "above 0"))
+        Err(Error::argument("norm", p, "at least 1e-6"))
     }
 
     /// A unit's score is that of its mean element, those pruned counted as 0: the sum over the number of elements, or
@@ -240,7 +243,8 @@ impl Select {
     }
 
     /// The best `count` of each tensor stay, of each row where rows are on their own, whatever else is asked for: a
-    /// share or count then takes the rest from elsewhere, as far as there is any. With 1 no layer is cut off.
+    /// share or count then takes the rest from elsewhere, as far as there is any. With 1 no layer is cut off. Not for
+    /// [`n_of_m`](Select::n_of_m), which says itself what stays.
     #[must_use]
     pub fn with_min_kept(self, count: usize) -> Self {
         Self { min_kept: count, ..self }
@@ -286,8 +290,9 @@ impl Select {
     /// [`Shape`](crate::ErrorKind::Shape) when there are not as many masks as tensors, or scores as elements;
     /// [`NonFinite`](crate::ErrorKind::NonFinite) when a score of a kept element is NaN;
     /// [`Argument`](crate::ErrorKind::Argument) for a count larger than what is kept, a budget that what must stay
-    /// exceeds or that is for each row, an axis that a tensor has not, and costs whose sum is beyond 64 bits. It names
-    /// the tensor by its place (`#0`) where there are several. No mask is changed then.
+    /// exceeds or that is for each row, a floor beside `n` of `m`, an axis that a tensor has not, units that memory
+    /// does not hold, and costs whose sum is beyond 64 bits. It names the tensor by its place (`#0`) where there are several.
+    /// No mask is changed then.
     pub fn refine<T: Element>(&self, scores: &[Scores<'_, T>], masks: &mut [Mask]) -> Result<()> {
         if scores.len() != masks.len() {
             return Err(Error::shape("list of masks", &[scores.len()], &[masks.len()]));
@@ -308,7 +313,13 @@ impl Select {
         let tensors: Vec<_> =
             reduced.iter().map(|units| Tensor { values: units.scores.as_slice(), order: Order::Number }).collect();
         let costs: Vec<_> = reduced.iter().map(|units| Weights::Listed(&units.costs)).collect();
-        self.select(&tensors, &costs, &mut kept)?;
+        let amount = match self.amount {
+            Amount::Other(whole::Amount::Above(threshold)) => {
+                Amount::Other(whole::Amount::Above(self.reduce.threshold(threshold)))
+            }
+            amount => amount,
+        };
+        Self { amount, ..*self }.select(&tensors, &costs, &mut kept)?;
         for (mask, kept) in masks.iter_mut().zip(&kept) {
             units.drop_from(mask, kept);
         }
@@ -318,6 +329,10 @@ impl Select {
     fn select<T: Element>(&self, tensors: &[Tensor<'_, T>], costs: &[Weights<'_>], masks: &mut [Mask]) -> Result<()> {
         match (self.amount, self.per_row) {
             (Amount::Other(amount), false) => whole::refine(amount, self.min_kept, tensors, costs, masks),
+            (Amount::Of { keep, of }, _) if self.min_kept > 0 => {
+                let found = format!("{} beside {keep} of {of}", self.min_kept);
+                Err(Error::argument("floor", found, "0: n of m says what each block keeps"))
+            }
             (Amount::Of { keep, of }, _) => self.select_rows(Some(of), Quota::Of { keep, of }, tensors, masks),
             (Amount::Other(whole::Amount::Share(share)), true) => {
                 self.select_rows(None, Quota::AllBut(share), tensors, masks)

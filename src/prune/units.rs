@@ -1,11 +1,14 @@
 //! Elements that go together: slices of an axis, blocks of a matrix.
 
-use super::whole::Tensor;
+use super::{inner, whole::Tensor};
 use crate::{
     element::Element,
     error::{Error, Result},
     kernel::scan::scale_to_one,
-    tensor::{Mask, view::filled},
+    tensor::{
+        Mask,
+        view::{checked_volume, filled, volume},
+    },
 };
 use std::ops::Range;
 
@@ -67,13 +70,13 @@ impl Units {
 
     /// Runs of neighbours in a tensor, and the unit of each.
     fn runs(self, shape: &[usize]) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
-        let len: usize = shape.iter().product();
+        let len = volume(shape).unwrap_or(0);
         let last = shape.last().copied().unwrap_or(1);
         let height = shape.iter().rev().nth(1).copied().unwrap_or(1);
         // Runs follow one another in a row: the length of the row, and of a run.
         let (row, run) = match self {
             Self::Slices { axis } => {
-                let inner = shape.iter().skip(axis + 1).product();
+                let inner = inner(shape, axis);
                 (inner, inner)
             }
             Self::Blocks { cols, .. } => (last, cols.min(last)),
@@ -103,7 +106,7 @@ impl Units {
     ) -> Result<Reduced> {
         let Tensor { values, order } = tensor;
         let shape = self.shape(mask.shape())?;
-        let mut units = filled(shape.iter().product(), Unit::default())?;
+        let mut units = filled(checked_volume(&shape)?, Unit::default())?;
         let kept = |range: Range<usize>| range.filter(|&i| mask.get(i) == Some(true)).map(|i| order.number(values[i]));
         for (unit, range) in self.runs(mask.shape()) {
             let unit = &mut units[unit];
@@ -151,6 +154,7 @@ impl Reduce {
             None => score * Self::scale(largest),
             Some(1.0) => score.abs() * Self::scale(largest),
             Some(2.0) => (score * Self::scale(largest)).powi(2),
+            Some(p) if p < 1.0 => libm::pow(score.abs(), p),
             Some(_) if largest == 0.0 => 0.0,
             // Infinite powers of what is below 1 are 0.
             Some(p) => libm::pow(score.abs() / largest, p),
@@ -164,7 +168,17 @@ impl Reduce {
             Some(_) if largest.is_infinite() => largest,
             None | Some(1.0) => sum / Self::scale(largest),
             Some(2.0) => sum.sqrt() / Self::scale(largest),
+            // Its root orders as it does, but can be beyond any number.
+            Some(p) if p < 1.0 => sum,
             Some(p) => libm::pow(sum, 1.0 / p) * largest,
+        }
+    }
+
+    /// What a score is compared with where a unit's norm is to be above a threshold.
+    pub(super) fn threshold(self, threshold: f64) -> f64 {
+        match self.norm {
+            Some(p) if p < 1.0 && threshold > 0.0 => libm::pow(threshold, p),
+            _ => threshold,
         }
     }
 }
@@ -235,8 +249,10 @@ mod tests {
             near(norm(1.0), 7.0);
             near(norm(2.0), 5.0);
             near(norm(3.0), 91f64.cbrt());
-            near(norm(0.5), (3f64.sqrt() + 2.0).powi(2));
             near(norm(f64::INFINITY), 4.0);
+            // Below 1, without the root.
+            let root = (score(norm(0.5), &values) / (3f64.sqrt() + 2.0)).powi(2) / size;
+            assert!((root - 1.0).abs() < 1e-3, "{size:e}: {root}");
             near(Reduce { norm: Some(2.0), mean: true }, (25f64 / 3.0).sqrt());
             near(Reduce { norm: None, mean: true }, -1.0 / 3.0);
         }

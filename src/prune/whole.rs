@@ -119,7 +119,8 @@ fn cost(costs: &[Weights<'_>], masks: &[Mask]) -> Result<u64> {
     Ok(sum)
 }
 
-/// Drops the fewest of the lowest scores that weigh `weight` together: no more than all that is kept weighs.
+/// Drops the fewest of the lowest scores that weigh `weight` together: no more than all that is kept weighs. Tensors
+/// whose elements weigh nothing lose none.
 fn drop_lowest<T: Element>(tensors: &[Tensor<'_, T>], weights: &[Weights<'_>], masks: &mut [Mask], weight: u64) {
     if weight == 0 {
         return;
@@ -130,6 +131,10 @@ fn drop_lowest<T: Element>(tensors: &[Tensor<'_, T>], weights: &[Weights<'_>], m
     });
     let Cut { bits, mut ties, all } = cut(&candidates.collect::<Vec<_>>(), weight);
     for ((&Tensor { values, order }, &weights), mask) in tensors.iter().zip(weights).zip(masks).rev() {
+        // Weights of a tensor's kept elements are 0 together or not at all.
+        if weights.are_zero() {
+            continue;
+        }
         if all {
             mask.refine(values, move |x| order.bits(x) > bits);
             continue;

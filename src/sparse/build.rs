@@ -70,16 +70,20 @@ impl Sparse {
             Form::Blocks { height, width } => {
                 check_sides(height, width)?;
                 let (offsets, columns) = occupied(mask, rows, cols, height, width)?;
-                let mut places = Vec::new();
+                let stored = columns.len().saturating_mul(height * width);
+                check_stored(stored)?;
+                let mut places = filled(stored, ABSENT)?;
+                let mut blocks = places.chunks_exact_mut(height * width);
                 for (row, ends) in offsets.windows(2).enumerate() {
-                    for &column in &columns[ends[0] as usize..ends[1] as usize] {
-                        places.extend((0..height * width).map(|i| {
+                    for (&column, places) in columns[ends[0] as usize..ends[1] as usize].iter().zip(&mut blocks) {
+                        for (i, place) in places.iter_mut().enumerate() {
                             let (row, column) = (row * height + i / width, column as usize * width + i % width);
-                            if row < rows && column < cols { ranks.of(row * cols + column) } else { ABSENT }
-                        }));
+                            if row < rows && column < cols {
+                                *place = ranks.of(row * cols + column);
+                            }
+                        }
                     }
                 }
-                check_stored(places.len())?;
                 let columns = List::new(columns, cols.div_ceil(width));
                 (Positions::Blocks { height, width, offsets, columns }, kept.pick(&places)?)
             }
@@ -155,9 +159,17 @@ impl<'a> Ranks<'a> {
 
     /// The place of the first of each row, and of the end.
     fn rows(&self, rows: usize, cols: usize) -> Result<Vec<u32>> {
-        let mut offsets = filled(rows + 1, 0)?;
+        let mut offsets = no_offsets(rows)?;
         offsets.iter_mut().enumerate().for_each(|(row, offset)| *offset = self.before(row * cols));
         Ok(offsets)
+    }
+}
+
+/// As many offsets as rows need, 0 each.
+fn no_offsets(rows: usize) -> Result<Vec<u32>> {
+    match rows.checked_add(1) {
+        Some(offsets) => filled(offsets, 0),
+        None => Err(Error::argument("rows", rows, "such that memory holds their offsets")),
     }
 }
 
@@ -185,8 +197,8 @@ pub(super) fn check_sides(height: usize, width: usize) -> Result<()> {
 
 /// The blocks in which a mask keeps something: where those of each row of blocks begin, and their columns.
 fn occupied(mask: &Mask, rows: usize, cols: usize, height: usize, width: usize) -> Result<(Vec<u32>, Vec<u32>)> {
-    let (mut offsets, mut columns) = (filled(rows.div_ceil(height) + 1, 0)?, Vec::new());
-    let mut seen = filled(cols.div_ceil(width), false)?;
+    let (mut offsets, mut columns) = (no_offsets(rows.div_ceil(height))?, Vec::new());
+    let mut seen = filled(if mask.is_empty() { 0 } else { cols.div_ceil(width) }, false)?;
     let mut indices = mask.indices().peekable();
     for (row, offset) in offsets.iter_mut().skip(1).enumerate() {
         while let Some(index) = indices.next_if(|&index| index / cols / height == row) {
@@ -207,6 +219,8 @@ fn pairs(mask: &Mask, rows: usize, cols: usize) -> Result<Vec<u8>> {
     let slots = two_of_four_slots(cols);
     let bytes = slots.div_ceil(4);
     let mut indices = filled(rows * bytes, 0u8)?;
+    // Rows without a column have nothing to visit, however many they are.
+    let rows = if cols == 0 { 0 } else { rows };
     for row in 0..rows {
         for (group, first) in (0..cols).step_by(4).enumerate() {
             let width = (cols - first).min(4);

@@ -88,6 +88,21 @@ impl Positions {
         }
     }
 
+    /// Sets what blocks store beyond the edge of the matrix to 0.
+    pub(super) fn clear_outside<T: Copy + Default>(&self, [rows, cols]: [usize; 2], stored: &mut [T]) {
+        let Self::Blocks { height, width, offsets, columns } = self else { return };
+        let mut blocks = stored.chunks_exact_mut(height * width).zip(columns.view().iter());
+        for (row, ends) in offsets.windows(2).enumerate() {
+            for (block, column) in blocks.by_ref().take((ends[1] - ends[0]) as usize) {
+                let inside = [rows - row * height, cols - column as usize * width];
+                for (i, row) in block.chunks_exact_mut(*width).enumerate() {
+                    let from = if i < inside[0] { inside[1].min(*width) } else { 0 };
+                    row[from..].fill(T::default());
+                }
+            }
+        }
+    }
+
     pub(super) fn view(&self) -> kernel::Positions<'_> {
         match self {
             Self::Dense => kernel::Positions::Dense,

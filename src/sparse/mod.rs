@@ -15,7 +15,7 @@
 //! use lapidary::{sparse::{Form, Sparse, Workspace}, TensorRef};
 //! let weights = [0.5f32, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 2.0];
 //! let sparse = Sparse::new(TensorRef::new(&weights, &[2, 4])?, Form::Csr)?;
-//! assert_eq!((sparse.stored(), sparse.to_dense::<f32>()), (3, weights.to_vec()));
+//! assert_eq!((sparse.stored(), sparse.to_dense::<f32>()?), (3, weights.to_vec()));
 //! let mut y = [0f32; 2];
 //! sparse.multiply_into(&[1.0, 1.0, 1.0, 10.0], &mut y, &mut Workspace::default())?;
 //! assert_eq!(y, [-9.5, 20.0]);
@@ -39,7 +39,7 @@ use crate::{
     element::Element,
     error::{Error, Result},
     kernel::sparse::two_of_four_slots,
-    tensor::{Mask, qtensor::check_finite},
+    tensor::{Mask, qtensor::check_finite, view::filled},
     traits::{Quantizer, QuantizerExt},
 };
 use form::Positions;
@@ -116,9 +116,11 @@ impl Sparse {
     }
 
     /// All elements in logical order: those not stored are 0.
-    #[must_use]
-    pub fn to_dense<T: Element>(&self) -> Vec<T> {
-        let mut dense = vec![T::default(); self.rows * self.cols];
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) when memory does not hold them: a few stored elements may be of a shape of any size.
+    pub fn to_dense<T: Element>(&self) -> Result<Vec<T>> {
+        let mut dense = filled(self.rows * self.cols, T::default())?;
         match &self.scale {
             None => {
                 let kept = self.kept.to_vec::<T>();
@@ -129,7 +131,7 @@ impl Sparse {
                 self.each(|slot, index| dense[index] = T::from_f64((kept[slot] * scale[index / self.cols]).into()));
             }
         }
-        dense
+        Ok(dense)
     }
 
     /// Multiplies each row by a number, after its sum: codes of a tensor whose rows had scales.
@@ -155,21 +157,29 @@ impl Sparse {
         if self.kept.is_empty() {
             return Ok(self.clone());
         }
-        let values = self.kept.to_vec::<f32>();
+        let values = self.inside();
         let kept = Kept::Quantized(quantizer.quantize(&values)?);
         Ok(Self { kept, ..self.clone() })
+    }
+
+    /// The stored elements, 0 where they are beyond the edge: codes there may be any.
+    fn inside(&self) -> Vec<f32> {
+        let mut values = self.kept.to_vec::<f32>();
+        self.positions.clear_outside(self.shape(), &mut values);
+        values
     }
 
     /// As [`quantize`](Sparse::quantize), but each row is divided by its largest magnitude first, which becomes its
     /// [scale](Sparse::row_scales): with a scheme of one scale a tensor, that is a scale a row.
     ///
     /// # Errors
-    /// As [`quantize`](Sparse::quantize), and [`NonFinite`](crate::ErrorKind::NonFinite) for NaN or infinite elements.
+    /// As [`quantize`](Sparse::quantize), [`NonFinite`](crate::ErrorKind::NonFinite) for NaN or infinite elements, and
+    /// [`Argument`](crate::ErrorKind::Argument) when memory does not hold the scales.
     pub fn quantize_rows(&self, quantizer: &dyn Quantizer<f32>) -> Result<Self> {
         self.check_plain()?;
-        let mut values = self.kept.to_vec::<f32>();
+        let mut values = self.inside();
         check_finite("stored elements", &values)?;
-        let mut scale = vec![0f32; self.rows];
+        let mut scale = filled(self.rows, 0f32)?;
         self.each(|slot, index| {
             let scale = &mut scale[index / self.cols];
             *scale = scale.max(values[slot].abs());
@@ -216,6 +226,8 @@ impl Sparse {
             Positions::Bitmask { mask, .. } => mask.indices().enumerate().for_each(|(slot, index)| visit(slot, index)),
             Positions::TwoOfFour { indices } => {
                 let slots = two_of_four_slots(cols);
+                // Rows without a column may be any number.
+                let rows = if slots == 0 { 0 } else { rows };
                 for row in 0..rows {
                     for slot in 0..slots {
                         visit(row * slots + slot, row * cols + form::pair_column(indices, slots, row, slot));

@@ -24,7 +24,8 @@ pub enum Parts {
         /// The column of each element, ascending in a row.
         columns: Vec<u32>,
     },
-    /// Blocks, row after row of them; the elements of a block lie row after row.
+    /// Blocks, row after row of them; the elements of a block lie row after row. Of those beyond the edge of the matrix nothing
+    /// counts: numbers there become 0.
     Blocks {
         /// Rows of a block.
         height: usize,
@@ -53,7 +54,7 @@ impl Sparse {
     /// [`Argument`](crate::ErrorKind::Argument) for offsets that do not begin at 0 or descend, columns that do not ascend or are beyond the
     /// edge, sides of blocks that are not 1 to 32, a shape of 2⁶⁴ elements.
     pub fn from_parts(shape: [usize; 2], parts: Parts, kept: impl Into<Kept>) -> Result<Self> {
-        let (kept, [rows, cols]) = (kept.into(), shape);
+        let (mut kept, [rows, cols]) = (kept.into(), shape);
         let volume = checked_volume(&shape)?;
         let positions = match parts {
             Parts::Dense => {
@@ -83,6 +84,12 @@ impl Sparse {
             }
         };
         check_stored(kept.len())?;
+        match &mut kept {
+            Kept::F32(values) => positions.clear_outside(shape, values),
+            Kept::F16(values) => positions.clear_outside(shape, values),
+            Kept::Bf16(values) => positions.clear_outside(shape, values),
+            Kept::Quantized(_) => {}
+        }
         Ok(Self { rows, cols, positions, kept, scale: None })
     }
 
@@ -139,6 +146,8 @@ fn check_pairs(indices: &[u8], rows: usize, cols: usize) -> Result<()> {
     if rows.checked_mul(bytes) != Some(indices.len()) {
         return Err(Error::shape("indices", &[rows.saturating_mul(bytes)], &[indices.len()]));
     }
+    // Rows without a column may be any number.
+    let rows = if slots == 0 { 0 } else { rows };
     for row in 0..rows {
         let column = |slot| pair_column(indices, slots, row, slot);
         let outside =

@@ -35,7 +35,7 @@ impl Sparse {
         let (rows, cols) = (self.rows, self.cols);
         check_product([rows, cols], &x, &y)?;
         let (x, y) = (x.as_slice(), y.as_mut_slice());
-        if rows == 0 || cols == 0 {
+        if cols == 0 || y.is_empty() {
             y.fill(0.0);
             return Ok(());
         }

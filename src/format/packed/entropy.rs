@@ -26,13 +26,20 @@ use std::{borrow::Borrow, num::NonZeroU32};
 const PRECISION: usize = 16;
 const WHOLE: u32 = 1 << PRECISION;
 
-/// Elements a byte of positions may stand for, and those it need not: so few bytes could else ask for hours of work.
-const MOST: usize = 4096;
-const FREE: usize = 1 << 16;
+/// Bits that are coded so far in a file, all tensors together: so few bytes could else ask for hours of work.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Coded(usize);
 
-/// Whether so many bytes may stand for the positions of so many elements.
-pub(super) fn allowed(elements: usize, bytes: usize) -> bool {
-    elements <= bytes.saturating_mul(MOST).saturating_add(FREE)
+impl Coded {
+    /// Counts further bits; false, and nothing is counted, where a file of so many bytes may not have them.
+    pub(super) fn add(&mut self, bits: usize, file: usize) -> bool {
+        let all = self.0.saturating_add(bits);
+        let allowed = all <= file.saturating_mul(256).saturating_add(1 << 20);
+        if allowed {
+            self.0 = all;
+        }
+        allowed
+    }
 }
 
 /// How often bits of one context were 0 and 1.
@@ -186,12 +193,11 @@ fn positions(mask: &mut Mask, coder: &mut impl Coder) -> Result<()> {
     Ok(())
 }
 
-/// The positions of a mask; `None` where so few bytes may not stand for so many elements.
-pub(super) fn encode_mask(mask: &Mask) -> Result<Option<Vec<u8>>> {
+/// The positions of a mask: a bit for each element.
+pub(super) fn encode_mask(mask: &Mask) -> Result<Vec<u8>> {
     let mut writer = Writer::default();
     positions(&mut mask.clone(), &mut writer)?;
-    let bytes = writer.bytes();
-    Ok(allowed(mask.len(), bytes.len()).then_some(bytes))
+    Ok(writer.bytes())
 }
 
 /// The mask of so many kept elements.
@@ -200,9 +206,6 @@ pub(super) fn encode_mask(mask: &Mask) -> Result<Option<Vec<u8>>> {
 /// [`Format`](crate::ErrorKind::Format) when the bytes are not those of such a mask. The offset counts from the first of `bytes`.
 pub(super) fn decode_mask(shape: &[usize], kept: usize, bytes: &[u8]) -> Result<Mask> {
     let mut mask = Mask::from_fn(shape, |_| false)?;
-    if !allowed(mask.len(), bytes.len()) {
-        return Err(Error::format(0, "too few bytes for so many positions"));
-    }
     positions(&mut mask, &mut Reader::new(bytes)?)?;
     if mask.kept() != kept {
         return Err(Error::format(bytes.len(), format!("{} elements kept instead of {kept}", mask.kept())));
@@ -237,7 +240,7 @@ pub(super) fn encode_codes(q: &QTensor) -> Result<Option<Vec<u8>>> {
     let mut writer = Writer::default();
     codes(q.bits(), &mut writer, &mut all)?;
     let bytes = writer.bytes();
-    Ok((bytes.len() < q.packed().len() && allowed(q.len(), bytes.len())).then_some(bytes))
+    Ok((bytes.len() < q.packed().len()).then_some(bytes))
 }
 
 /// So many codes.
@@ -247,9 +250,6 @@ pub(super) fn encode_codes(q: &QTensor) -> Result<Option<Vec<u8>>> {
 pub(super) fn decode_codes(len: usize, bits: u8, bytes: &[u8]) -> Result<Vec<u16>> {
     if bits > 8 {
         return Err(Error::format(0, "coded codes of more than 8 bits"));
-    }
-    if !allowed(len, bytes.len()) {
-        return Err(Error::format(0, "too few bytes for so many codes"));
     }
     let mut all = filled(len, 0)?;
     codes(bits, &mut Reader::new(bytes)?, &mut all)?;
@@ -275,7 +275,7 @@ mod tests {
         fn positions_come_back(shape in prop::collection::vec(1usize..30, 0..4), every in 1u64..60, seed in any::<u64>()) {
             let keep = |i: usize| (i as u64).wrapping_mul(seed | 1).rotate_left(17).is_multiple_of(every);
             let mask = Mask::from_fn(&shape, keep).unwrap();
-            let bytes = encode_mask(&mask).unwrap().unwrap();
+            let bytes = encode_mask(&mask).unwrap();
             prop_assert_eq!(decode_mask(&shape, mask.kept(), &bytes).unwrap(), mask.clone());
             prop_assert!(decode_mask(&shape, mask.kept() + 1, &bytes).is_err());
             prop_assert!(decode_mask(&shape, mask.kept(), &[&bytes[..], &[1, 2, 3, 4]].concat()).is_err());
@@ -309,18 +309,19 @@ mod tests {
         };
         let even = Mask::from_fn(&[400, 1000], |_| one_of(20)).unwrap();
         let entropy = |p: f64| -(p * p.log2() + (1.0 - p) * (1.0 - p).log2()) / 8.0;
-        let ratio = encode_mask(&even).unwrap().unwrap().len() as f64 / (entropy(even.density()) * 4e5);
+        let ratio = encode_mask(&even).unwrap().len() as f64 / (entropy(even.density()) * 4e5);
         assert!((0.999..1.01).contains(&ratio), "{ratio}");
         // Half of the columns have nothing.
         let halves = Mask::from_fn(&[400, 1000], |i| i % 2 == 0 && one_of(10)).unwrap();
-        let ratio = encode_mask(&halves).unwrap().unwrap().len() as f64 / (entropy(2.0 * halves.density()) * 2e5);
+        let ratio = encode_mask(&halves).unwrap().len() as f64 / (entropy(2.0 * halves.density()) * 2e5);
         assert!(ratio < 1.05, "{ratio}");
     }
 
     #[test]
-    fn few_bytes_do_not_ask_for_much_work() {
-        assert!(encode_mask(&Mask::from_fn(&[1 << 20], |_| false).unwrap()).unwrap().is_none());
-        assert!(decode_mask(&[1 << 20], 0, &[]).is_err() && decode_codes(1 << 40, 4, &[0; 8]).is_err());
-        assert!(encode_codes(&quantized(&vec![3; 1 << 20], 4)).unwrap().is_none());
+    fn bits_are_counted_together() {
+        let mut coded = Coded::default();
+        assert!(coded.add(1 << 19, 0) && coded.add(1 << 19, 0) && !coded.add(1, 0));
+        assert!(coded.add(256, 1) && !coded.add(1, 1) && !coded.add(usize::MAX, 1) && coded.add(0, 1));
+        assert!(coded.add(usize::MAX, usize::MAX));
     }
 }

@@ -17,7 +17,10 @@
 //! last      CRC-32 of all before it, 4 bytes, little-endian
 //! ```
 //!
-//! Counts and sizes are LEB128; names are UTF-8 behind their length. Kept elements are stored as a tensor of one axis.
+//! Counts and sizes are LEB128; names are UTF-8 behind their length, each another one. Kept elements are stored as a tensor of one
+//! axis. So that few bytes do not ask for much memory or time, sparse tensors of a file have no more elements together than 2²⁸ or
+//! than 256 for each byte before the CRC-32; and of coded bits (one for each element of coded positions, as many for each coded code as
+//! it has) there are no more than 2²⁰ and 256 for each byte before the CRC-32.
 //!
 //! Coded positions and codes (feature `entropy`) are words of a range coder, 32 bits, little-endian. A bit is 1 with the probability
 //! `(2 ones + 1) / (2 (ones + zeros) + 2)` of those before it in its context, in 1/65,536, rounded down but at least 1; counts are
@@ -340,8 +343,75 @@ mod tests {
                 assert_eq!(decode(&damaged).unwrap_err().kind(), ErrorKind::Format, "{at}");
             }
         }
-        let twice = || Packed::dense("a", &[1], Stored::F32(vec![1.0])).unwrap();
-        assert_eq!(encode(&[twice(), twice()]).unwrap_err().kind(), ErrorKind::Argument);
+    }
+
+    #[test]
+    fn no_two_tensors_have_one_name() {
+        let named = |name: &str| Packed::dense(name, &[1], Stored::F32(vec![1.0])).unwrap();
+        assert_eq!(encode(&[named("a"), named("b"), named("a")]).unwrap_err().kind(), ErrorKind::Argument);
+        let bytes = encode(&[named("a"), named("b")]).unwrap();
+        let mut twice = bytes[..bytes.len() - 4].to_vec();
+        let at = twice.iter().position(|&byte| byte == b'b').unwrap();
+        twice[at] = b'a';
+        let error = parse(&twice).unwrap_err();
+        assert_eq!((error.kind(), error.index(), error.tensor()), (ErrorKind::Format, Some(at + 1), Some("a")));
+    }
+
+    /// Of codes that are all alike, a tensor: a few bytes for many.
+    #[cfg(feature = "entropy")]
+    fn alike(name: &str, len: usize, bits: u8) -> Packed {
+        let grid = Grid::Codebook { levels: Values::F32(vec![0.0; 1 << bits]) };
+        let q = QTensor::from_codes(&[len], bits, Granularity::Tensor, grid, &vec![0u8; len]).unwrap();
+        Packed::dense(name, &[len], Stored::Quantized(q)).unwrap()
+    }
+
+    #[cfg(feature = "entropy")]
+    #[test]
+    fn few_bytes_do_not_ask_for_much_work() {
+        // A hostile writer's: tensors of 65,536 coded codes, and of as many coded positions.
+        let tensor = alike("w", 1 << 16, 1);
+        let Stored::Quantized(q) = tensor.stored() else { unreachable!() };
+        let codes = entropy::encode_codes(q).unwrap().unwrap();
+        let none = Mask::from_fn(&[1 << 16], |_| false).unwrap();
+        let positions = entropy::encode_mask(&none).unwrap();
+        let file = |tensors: usize| {
+            let mut out = MAGIC.to_vec();
+            out[4] = CODED;
+            put_count(&mut out, tensors);
+            for i in 0..tensors {
+                put_bytes(&mut out, format!("{i}").as_bytes());
+                put_count(&mut out, 1);
+                put_count(&mut out, 1 << 16);
+                if i % 2 == 0 {
+                    // Of one bit, one grid for all: a codebook.
+                    out.extend([0, 5, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+                    put_bytes(&mut out, &codes);
+                } else {
+                    out.push(2);
+                    put_count(&mut out, 0);
+                    put_bytes(&mut out, &positions);
+                    out.push(0);
+                }
+            }
+            out
+        };
+        assert_eq!(parse(&file(16)).unwrap().len(), 16);
+        let error = parse(&file(200)).unwrap_err();
+        assert!(error.to_string().contains("too many coded bits"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Format);
+
+        // What is written is read, whatever of it could be coded: the first 2^20 bits are, then what is worth it.
+        let tensors: Vec<Packed> = (0..100).map(|i| alike(&format!("{i}"), 1 << 16, 1)).collect();
+        let coded = encode_smallest(&tensors).unwrap();
+        assert_eq!(decode(&coded).unwrap(), tensors);
+        assert!(coded.len() < encode(&tensors).unwrap().len() - 16 * 8000);
+        let none = |i: usize| {
+            let mask = Mask::from_fn(&[1 << 18], |at| at % 1024 == i).unwrap();
+            Packed::sparse(format!("{i}"), mask, Stored::Bf16(vec![bf16::ONE; 256])).unwrap()
+        };
+        let tensors: Vec<Packed> = (0..12).map(none).collect();
+        let coded = encode_smallest(&tensors).unwrap();
+        assert_eq!(decode(&coded).unwrap(), tensors);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Reading.
 
+#[cfg(feature = "entropy")]
+use super::entropy::Coded;
 use super::{CODED, MAGIC, Packed, Stored, gaps, max_sparse};
 use crate::{
     error::{Error, Result},
@@ -9,13 +11,15 @@ use crate::{
     },
 };
 use half::{bf16, f16};
+use std::collections::HashSet;
 
 /// The tensors of a packed file.
 ///
 /// # Errors
 /// [`Format`](crate::ErrorKind::Format) with the offset for bytes that are not such a file, were damaged (their CRC-32 is
-/// another), end early, go on after the last tensor, have quantized tensors whose parts do not fit, or claim sparse tensors
-/// of more elements than 2²⁸ and than 256 a byte of the file.
+/// another), end early, go on after the last tensor, have two tensors of one name or quantized ones whose parts do not fit,
+/// claim sparse tensors of more elements than 2²⁸ and than 256 a byte of the file, or more coded bits than 2²⁰ and 256 a
+/// byte of the file.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Packed>> {
     let version = bytes.get(MAGIC.len() - 1);
     if !bytes.starts_with(&MAGIC[..MAGIC.len() - 1]) || !version.is_some_and(|&version| matches!(version, 1 | CODED)) {
@@ -36,11 +40,20 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Packed>> {
 
 /// The tensors of a file whose magic and checksum are right.
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Packed>> {
-    let mut reader = Reader { bytes, at: MAGIC.len(), sparse: 0 };
+    let mut reader = Reader {
+        bytes,
+        at: MAGIC.len(),
+        sparse: 0,
+        #[cfg(feature = "entropy")]
+        coded: Coded::default(),
+    };
     let count = reader.count()?;
-    let mut tensors = Vec::new();
+    let (mut tensors, mut names) = (Vec::new(), HashSet::new());
     for _ in 0..count {
         let name = reader.name()?;
+        if !names.insert(name.clone()) {
+            return Err(reader.error("a name that a tensor before has").in_tensor(&name));
+        }
         tensors.push(reader.tensor(&name).map_err(|error| error.in_tensor(&name))?);
     }
     if reader.at != bytes.len() {
@@ -54,6 +67,8 @@ struct Reader<'a> {
     at: usize,
     /// Elements of the sparse tensors so far.
     sparse: usize,
+    #[cfg(feature = "entropy")]
+    coded: Coded,
 }
 
 impl<'a> Reader<'a> {
@@ -124,6 +139,7 @@ impl<'a> Reader<'a> {
             #[cfg(feature = "entropy")]
             2 if self.coded() => {
                 let kept = self.kept(volume)?;
+                self.add_coded(volume)?;
                 let mask = self.within(|bytes| super::entropy::decode_mask(&shape, kept, bytes))?;
                 let stored = self.stored(&[kept])?;
                 Packed::sparse(name, mask, stored)
@@ -146,6 +162,16 @@ impl<'a> Reader<'a> {
     #[cfg(feature = "entropy")]
     fn coded(&self) -> bool {
         self.bytes.get(MAGIC.len() - 1) == Some(&CODED)
+    }
+
+    /// Counts coded bits, before anything is done for them.
+    #[cfg(feature = "entropy")]
+    fn add_coded(&mut self, bits: usize) -> Result<()> {
+        if self.coded.add(bits, self.bytes.len()) {
+            Ok(())
+        } else {
+            Err(self.error("too many coded bits for a file of this size"))
+        }
     }
 
     /// Reads bytes behind their count; errors name their place in the file.
@@ -204,6 +230,7 @@ impl<'a> Reader<'a> {
         #[cfg(feature = "entropy")]
         if coded {
             let len = checked_volume(shape)?;
+            self.add_coded(len.saturating_mul(bits.into()))?;
             let codes = self.within(|bytes| super::entropy::decode_codes(len, bits, bytes))?;
             let q = QTensor::from_codes(shape, bits, granularity, grid, &codes);
             return q.map_err(|error| self.error(error.to_string()));

@@ -5,6 +5,7 @@ use crate::{
     error::{Error, Result},
     tensor::{Granularity, Grid, Mask, QTensor, Scales, Values},
 };
+use std::collections::HashSet;
 
 /// The file of these tensors, as bytes.
 ///
@@ -28,53 +29,56 @@ pub fn encode(tensors: &[Packed]) -> Result<Vec<u8>> {
 
 /// As [`encode`], in the fewest bytes: positions and codes by a range coder, where that is shorter. To write and to read takes much
 /// longer: each element of a sparse tensor, pruned ones too, and each bit of a code is a step of its own, and what is read is coded
-/// again, to compare. Such a file is of version 2, which only a crate with the feature `entropy` reads.
+/// again, to compare. Such a file is of version 2, which only a crate with the feature `entropy` reads. A part that so few bytes would
+/// stand for that a reader refuses the work (more than 2²⁰ bits, and 256 for each byte so far) is written as by [`encode`].
 ///
 /// # Errors
 /// As [`encode`].
 #[cfg(feature = "entropy")]
 pub fn encode_smallest(tensors: &[Packed]) -> Result<Vec<u8>> {
-    write(tensors, Coding::Smallest)
+    write(tensors, Coding::Smallest(Default::default()))
 }
 
 /// How positions and codes are written.
-#[derive(Clone, Copy, PartialEq)]
 enum Coding {
     /// Rice codes of gaps, packed codes.
     Plain,
-    /// By the range coder too, if that is shorter.
+    /// By the range coder too, if that is shorter and a reader accepts it.
     #[cfg(feature = "entropy")]
-    Smallest,
+    Smallest(super::entropy::Coded),
 }
 
 impl Coding {
-    /// The positions in fewer bytes than `plain`.
-    fn positions(self, mask: &Mask, plain: usize) -> Result<Option<Vec<u8>>> {
+    /// The positions in fewer bytes than `plain`, behind `before` bytes of the file.
+    fn positions(&mut self, mask: &Mask, plain: usize, before: usize) -> Result<Option<Vec<u8>>> {
         #[cfg(feature = "entropy")]
-        if self == Self::Smallest {
-            return Ok(super::entropy::encode_mask(mask)?.filter(|coded| coded.len() < plain));
+        if let Self::Smallest(coded) = self {
+            let bytes = super::entropy::encode_mask(mask)?;
+            let shorter = bytes.len() < plain && coded.add(mask.len(), before + bytes.len());
+            return Ok(shorter.then_some(bytes));
         }
-        let _ = (mask, plain);
+        let _ = (mask, plain, before);
         Ok(None)
     }
 
-    /// The codes in fewer bytes than they are packed in.
-    fn codes(self, q: &QTensor) -> Result<Option<Vec<u8>>> {
+    /// The codes in fewer bytes than they are packed in, behind `before` bytes of the file.
+    fn codes(&mut self, q: &QTensor, before: usize) -> Result<Option<Vec<u8>>> {
         #[cfg(feature = "entropy")]
-        if self == Self::Smallest {
-            return super::entropy::encode_codes(q);
+        if let Self::Smallest(coded) = self {
+            let bits = q.len().saturating_mul(q.bits().into());
+            return Ok(super::entropy::encode_codes(q)?.filter(|bytes| coded.add(bits, before + bytes.len())));
         }
-        let _ = q;
+        let _ = (q, before);
         Ok(None)
     }
 }
 
-fn write(tensors: &[Packed], coding: Coding) -> Result<Vec<u8>> {
+fn write(tensors: &[Packed], mut coding: Coding) -> Result<Vec<u8>> {
     let mut out = MAGIC.to_vec();
-    let mut coded = false;
+    let (mut coded, mut names) = (false, HashSet::new());
     put_count(&mut out, tensors.len());
-    for (i, tensor) in tensors.iter().enumerate() {
-        if tensors[..i].iter().any(|other| other.name == tensor.name) {
+    for tensor in tensors {
+        if !names.insert(tensor.name()) {
             return Err(Error::argument("name", format!("{:?} twice", tensor.name), "unique"));
         }
         put_bytes(&mut out, tensor.name.as_bytes());
@@ -84,7 +88,7 @@ fn write(tensors: &[Packed], coding: Coding) -> Result<Vec<u8>> {
             None => out.push(0),
             Some(mask) => {
                 let (rice, bytes) = gaps::encode(mask);
-                if let Some(bytes) = coding.positions(mask, bytes.len())? {
+                if let Some(bytes) = coding.positions(mask, bytes.len(), out.len())? {
                     coded = true;
                     out.push(2);
                     put_count(&mut out, mask.kept());
@@ -97,7 +101,7 @@ fn write(tensors: &[Packed], coding: Coding) -> Result<Vec<u8>> {
                 }
             }
         }
-        coded |= put_stored(&mut out, &tensor.stored, coding)?;
+        coded |= put_stored(&mut out, &tensor.stored, &mut coding)?;
     }
     if coded {
         out[MAGIC.len() - 1] = CODED;
@@ -113,14 +117,14 @@ fn write(tensors: &[Packed], coding: Coding) -> Result<Vec<u8>> {
 }
 
 /// Tells whether codes were written by the range coder.
-fn put_stored(out: &mut Vec<u8>, stored: &Stored, coding: Coding) -> Result<bool> {
+fn put_stored(out: &mut Vec<u8>, stored: &Stored, coding: &mut Coding) -> Result<bool> {
     match stored {
         Stored::F32(values) => put_numbers(out, 0, values.iter().flat_map(|x| x.to_le_bytes())),
         Stored::F64(values) => put_numbers(out, 1, values.iter().flat_map(|x| x.to_le_bytes())),
         Stored::F16(values) => put_numbers(out, 2, values.iter().flat_map(|x| x.to_le_bytes())),
         Stored::Bf16(values) => put_numbers(out, 3, values.iter().flat_map(|x| x.to_le_bytes())),
         Stored::Quantized(q) => {
-            let coded = coding.codes(q)?;
+            let coded = coding.codes(q, out.len())?;
             out.extend([if coded.is_some() { 5 } else { 4 }, q.bits()]);
             match q.granularity() {
                 Granularity::Tensor => out.push(0),
