@@ -184,7 +184,7 @@ mod tests {
         for bits in [2, 4, 8] {
             for recipe in [Recipe::new(bits).unwrap(), Recipe::new(bits).unwrap().with_group(16).unwrap()] {
                 for recipe in [recipe.clone(), recipe.symmetric()] {
-                    let mut written = |chunk: usize| {
+                    let written = |chunk: usize| {
                         let report = run(&input, &output, &recipe, &|_| ControlFlow::Continue(()), chunk).unwrap();
                         assert!(
                             report.tensors.len() == 6 && report.tensors.iter().all(|tensor| tensor.outcome.is_ok())
