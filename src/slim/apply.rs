@@ -62,8 +62,8 @@ impl Plan {
         }
         let mut edits = Edits::default();
         for (node, entry) in graph.nodes.iter().enumerate() {
-            let (at, gone) = (graph.at(node), &analysis.gone[..]);
-            entry.rule.rule().fold(&mut Fold { at, weights: &bound, kept: &self.kept, gone, edits: &mut edits });
+            let (at, analysis) = (graph.at(node), &analysis);
+            entry.rule.rule().fold(&mut Fold { at, weights: &bound, kept: &self.kept, analysis, edits: &mut edits });
         }
         let mut tensors = BTreeMap::new();
         for (index, (shape, given)) in graph.tensors.iter().zip(&bound.0).enumerate() {

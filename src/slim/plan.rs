@@ -1,7 +1,7 @@
 //! Which channels stay: to be looked at, and then applied.
 
 use super::{
-    analysis::Analysis,
+    analysis::{Analysis, Verdict},
     budget::{Candidate, widths},
     importance::Importance,
     keep::{Keep, Target},
@@ -100,9 +100,12 @@ impl Plan {
                 free: (0..graph.groups[group].size).map(|channel| !held(group, channel)).collect(),
                 floor: keep.bounded(0, graph.groups[group].size),
             };
+            // All above a threshold stay, beside what is held.
+            let above = |score: &f64| matches!(keep.target, Target::Above(threshold) if *score > threshold);
+            let stays = scores.iter().zip(&free).filter(|(score, free)| !**free || above(score)).count();
             match graph.groups[group].frozen {
                 Some(_) => Candidate { scores, free: vec![false; free.len()], floor: free.len() },
-                None => Candidate { floor: floor.max(free.iter().filter(|free| !**free).count()), scores, free },
+                None => Candidate { floor: floor.max(stays), scores, free },
             }
         };
         let candidates: Vec<_> = (0..graph.groups.len()).map(candidate).collect();
@@ -223,11 +226,8 @@ impl Plan {
             {
                 let atoms = entry.atoms.as_deref().unwrap_or_default();
                 let inner: usize = shape.shape[axis + 1..].iter().product();
-                let goes = |atom: usize| {
-                    let place = graph.places[atom];
-                    let verdict = analysis.verdicts[place.group][place.at];
-                    !self.kept.has(graph, atom) && verdict != super::analysis::Verdict::Constant
-                };
+                let goes =
+                    |atom: usize| !self.kept.has(graph, atom) && analysis.verdict(graph, atom) != Verdict::Constant;
                 let gone: Vec<bool> = atoms.iter().map(|&atom| goes(atom)).collect();
                 for (i, value) in values.iter_mut().enumerate() {
                     if gone[i / inner % shape.shape[axis]] {
