@@ -4,8 +4,13 @@ use crate::{
     interpreter::{Array, Model, Op, arrays, views},
     random::{Dice, Maker, feed, near},
 };
-use lapidary::slim::{
-    Activation, BatchNorm, Cell, Dense, Importance, Input, Keep, Normalize, Plan, Slim, Topology, views as tensor_views,
+use lapidary::{
+    Optimizer, OptimizerExt, State, Step,
+    optim::{Ema, Lookahead, ScheduleFree, Sgd},
+    slim::{
+        Activation, BatchNorm, Cell, Dense, Importance, Input, Keep, Normalize, Plan, Slim, Topology,
+        views as tensor_views,
+    },
 };
 use std::collections::BTreeMap;
 
@@ -255,5 +260,47 @@ fn a_budget_of_multiplications_counts_a_layer_along_another_axis() {
     for width in [1, 5, 10, 15] {
         let slim = slimmed(&m.model, &[], &Keep::macs(channel * width + channel / 2));
         assert_eq!((slim.report.macs_after, slim.topology.shape("n1")), (channel * width, Some(&[8, width][..])));
+    }
+}
+
+/// Slow weights and averages hold what the folded weights are, and do not pull them back.
+#[test]
+fn copies_of_weights_in_optimizer_state_are_folded_too() {
+    let mut m = Maker::new(79, &[2], 0);
+    let x = m.dense(0, 2, true);
+    m.dense(x, 1, true);
+    silence(&mut m, 1, &[0]);
+    set(&mut m, "n1.bias", &[2.0, 0.5]);
+    set(&mut m, "n2.weight", &[2.0, 1.0]);
+    set(&mut m, "n2.bias", &[1.0]);
+    let sgd = || Sgd::new(0.5).unwrap();
+    let optimizers: [Box<dyn Optimizer<f64>>; 3] = [
+        Box::new(Lookahead::new(sgd(), 2, 0.5).unwrap()),
+        Box::new(Ema::new(sgd(), 0.5).unwrap()),
+        Box::new(ScheduleFree::new(0.5).unwrap()),
+    ];
+    let plan = plan(&m.model, &[("n1", &[0.0, 1.0])], &above_half());
+    for optimizer in optimizers {
+        // Two steps without a gradient: the copies are what the weights are.
+        let mut bias = vec![1.0];
+        let mut state = optimizer.init(&bias).unwrap();
+        let step = |bias: &mut Vec<f64>, state: &mut State| {
+            optimizer.step(Step::new(bias, &[0.0], state)).unwrap();
+        };
+        step(&mut bias, &mut state);
+        step(&mut bias, &mut state);
+        let slim = plan.apply(&views(&m.model.weights)).unwrap();
+        let mut bias = slim.tensors["n2.bias"].values().to_vec();
+        assert_eq!(bias, [5.0]);
+        let mut state = plan.cut_state("n2.bias", &state, &slim).unwrap();
+        for _ in 0..2 {
+            step(&mut bias, &mut state);
+            let mut average = vec![0.0];
+            optimizer.evaluate((&bias).into(), &state, (&mut average).into()).unwrap();
+            assert!(
+                (bias[0] - 5.0).abs() < 1e-12 && (average[0] - 5.0).abs() < 1e-12,
+                "{bias:?} {average:?} {state:?}"
+            );
+        }
     }
 }
