@@ -49,17 +49,6 @@ fn set(m: &mut Maker, tensor: &str, data: &[f64]) {
     *array = Array::new(&array.shape, data.to_vec());
 }
 
-/// Makes the weights of some outputs of a dense layer 0.
-fn silence(m: &mut Maker, node: usize, outputs: &[usize]) {
-    let inputs_first = matches!(m.model.nodes[node].1, Op::Dense { inputs_first: true, .. });
-    let w = m.model.weights.get_mut(&format!("n{node}.weight")).unwrap();
-    let width = w.shape[1];
-    for (i, x) in w.data.iter_mut().enumerate() {
-        let output = if inputs_first { i % width } else { i / width };
-        *x *= f64::from(!outputs.contains(&output));
-    }
-}
-
 /// A layer without a bias before a norm of steps.
 #[test]
 fn a_norm_over_another_axis_takes_no_constants() {
@@ -75,7 +64,7 @@ fn a_norm_over_another_axis_takes_no_constants() {
             m.dense(x, 3, false)
         };
         m.batch_norm(x);
-        silence(&mut m, 1, &[0, 1]);
+        m.silence(1, &[0, 1]);
         let slim = slimmed(&m.model, &[("n1", &[0.0, 0.0, 1.0, 1.0])], &above_half());
         assert!(slim.report.is_exact(), "{}", slim.report);
         assert_eq!(
@@ -98,7 +87,7 @@ fn constants_through_tied_weights_are_folded() {
         let y = m.same(Op::Act(Activation::Tanh), y);
         let x = m.put(Op::Concat(0), &[z, y], vec![5]);
         m.dense(x, 2, true);
-        silence(&mut m, h, silent);
+        m.silence(h, silent);
         for (units, hidden) in [([1.0, 1.0], [0.0, 1.0, 0.0]), ([0.0, 1.0], [1.0; 3]), ([0.0, 1.0], [0.0, 0.0, 1.0])] {
             let slim = slimmed(&m.model, &[("n1", &units), ("n2", &hidden)], &above_half());
             assert!(silent.len() < 2 || slim.report.is_exact(), "{}", slim.report);
@@ -132,7 +121,7 @@ fn slopes_along_another_axis_make_no_constants() {
     let x = m.dense(x, 3, true);
     let x = m.same(Op::Act(Activation::Tanh), x);
     m.dense(x, 2, true);
-    silence(&mut m, 1, &[0]);
+    m.silence(1, &[0]);
     set(&mut m, "n1.bias", &[-1.0, 0.5]);
     set(&mut m, "n2.weight", &[0.0, 10.0, 100.0]);
     // The first unit reads the constant only.
@@ -150,38 +139,6 @@ fn slopes_along_another_axis_make_no_constants() {
     assert!(slim.report.is_exact(), "{}", slim.report);
 }
 
-/// Away from the border each output of a transposed convolution sees as many taps as any other, where the stride divides
-/// the kernel.
-#[test]
-fn a_constant_into_a_transposed_convolution_is_folded_as_it_acts_away_from_the_border() {
-    for (kernel, stride, groups) in [(3, 1, 1), (2, 2, 1), (4, 2, 2), (3, 3, 1)] {
-        let mut m = Maker::new(61, &[2, 5, 5], 0);
-        let x = m.conv(0, 4, 1, 0, 1, true);
-        m.transposed(x, 4, kernel, stride, groups);
-        let taps = kernel * kernel;
-        let weight = m.model.weights.get_mut("n2.weight").unwrap();
-        if stride > 1 {
-            weight.data.chunks_mut(taps).for_each(|taps| taps.fill(taps[0]));
-        }
-        let keep = Keep::ratio(0.5).unwrap().with_approximation();
-        let (topology, weights, plan) = (m.model.topology(), views(&m.model.weights), plan(&m.model, &[], &keep));
-        let (slim, masked) = (plan.apply(&weights).unwrap(), plan.masked(&weights).unwrap());
-        assert_eq!(slim.topology.shape("n1"), Some(&[2, 5, 5][..]));
-        let inputs = feed(&m.model, &mut Dice(1));
-        let before = m.model.run(&topology, &arrays(&tensor_views(&masked)), &inputs);
-        let after = m.model.run(&slim.topology, &arrays(&slim.weights()), &inputs);
-        let (n, mut compared) = (4 * stride + kernel, 0);
-        for (i, (a, b)) in before.iter().zip(&after).enumerate() {
-            let inside = |at: usize| (kernel - 1..=4 * stride).contains(&at);
-            if inside(i / n % n) && inside(i % n) {
-                compared += 1;
-                assert!((a - b).abs() < 1e-12, "{kernel} {stride} {i} {a} {b}");
-            }
-        }
-        assert!(compared >= 4, "{compared}");
-    }
-}
-
 /// What is known of an index of two axes counts more than a replacement of the channels of one.
 #[test]
 fn a_replacement_behind_a_reshape_leaves_constants_as_they_are() {
@@ -189,7 +146,7 @@ fn a_replacement_behind_a_reshape_leaves_constants_as_they_are() {
     let x = m.dense(0, 6, true);
     let x = m.put(Op::Reshape(vec![2, 3], Some(1)), &[x], vec![2, 3]);
     m.dense(x, 2, false);
-    silence(&mut m, 1, &[0, 3]);
+    m.silence(1, &[0, 3]);
     set(&mut m, "n1.bias", &[3.0, 1.0, 0.5, 3.0, -1.0, 0.25]);
     let keep = above_half().with_replacement("n2", vec![100.0; 3]);
     let slim = slimmed(&m.model, &[("n1", &[0.0, 1.0, 1.0])], &keep);
@@ -269,7 +226,7 @@ fn copies_of_weights_in_optimizer_state_are_folded_too() {
     let mut m = Maker::new(79, &[2], 0);
     let x = m.dense(0, 2, true);
     m.dense(x, 1, true);
-    silence(&mut m, 1, &[0]);
+    m.silence(1, &[0]);
     set(&mut m, "n1.bias", &[2.0, 0.5]);
     set(&mut m, "n2.weight", &[2.0, 1.0]);
     set(&mut m, "n2.bias", &[1.0]);

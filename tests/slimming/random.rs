@@ -110,6 +110,17 @@ impl Maker {
         self.put(Op::Dense { bias, inputs_first }, &[x], shape)
     }
 
+    /// Makes the weights of some outputs of a dense layer 0.
+    pub(crate) fn silence(&mut self, node: usize, outputs: &[usize]) {
+        let inputs_first = matches!(self.model.nodes[node].1, Op::Dense { inputs_first: true, .. });
+        let w = self.model.weights.get_mut(&format!("n{node}.weight")).unwrap();
+        let width = w.shape[1];
+        for (i, x) in w.data.iter_mut().enumerate() {
+            let output = if inputs_first { i % width } else { i / width };
+            *x *= f64::from(!outputs.contains(&output));
+        }
+    }
+
     pub(crate) fn act(&mut self, x: usize) -> usize {
         let all = [
             Activation::Relu,
@@ -307,10 +318,15 @@ fn sequences(seed: u64, steps: usize, kinds: usize) -> Model {
                 m.batch_norm(y)
             }
             10 => {
-                // A slope a step, and what reads that.
-                let y = m.dense(x, 5, true);
+                // A slope a step, and what reads no more than a constant before it.
+                let y = m.dense(x, 2, true);
+                m.silence(y, &[0]);
                 let y = m.slopes(y);
-                m.dense(y, 5, bias)
+                let y = m.dense(y, 5, bias);
+                m.model.weights.get_mut(&format!("n{y}.weight")).unwrap().data.iter_mut().for_each(|w| {
+                    *w = w.max(0.0);
+                });
+                y
             }
             11 => {
                 // Norms and slopes of channels, through another order of axes.
@@ -321,13 +337,17 @@ fn sequences(seed: u64, steps: usize, kinds: usize) -> Model {
                 m.put(Op::Transpose(vec![1, 0]), &[y], vec![4, 5])
             }
             12 => {
-                // There and back by the same weights.
-                let y = m.dense(x, 5, bias);
+                // There and back by the same weights, from constants or not.
+                let h = m.dense(x, width, true);
+                let silent: Vec<usize> = if m.dice.below(2) == 0 { (0..width).collect() } else { vec![0] };
+                m.silence(h, &silent);
+                let y = m.dense(h, 5, bias);
                 let Op::Dense { inputs_first, .. } = m.model.nodes[y].1 else { unreachable!() };
                 let weight = format!("n{y}.weight");
                 let y = if m.dice.below(2) == 0 { m.act(y) } else { y };
                 let y = m.put(Op::Tied { weight, inputs_first: !inputs_first }, &[y], vec![4, width]);
-                if bias { y } else { m.put(Op::Binary(Binary::Add), &[x, y], vec![4, width]) }
+                let y = m.dense(y, width, bias);
+                m.put(Op::Binary(Binary::Add), &[x, y], vec![4, width])
             }
             13 => {
                 // Steps mixed channel by channel.
@@ -496,6 +516,37 @@ proptest! {
     #[test]
     fn sequences_keep_the_masked_outputs(seed in any::<u64>(), steps in 0usize..10, ratio in 0.0..1.0f64, zeros in 0usize..8) {
         check_twice(sequences(seed, steps, KINDS), ratio, zeros.saturating_sub(1), seed ^ 1);
+    }
+
+    /// Away from the border each output of a transposed convolution sees as many taps as any other, where the stride divides
+    /// the kernel.
+    #[test]
+    fn transposed_convolutions_are_approximated_as_they_act_away_from_the_border(
+        seed in any::<u64>(), stride in 1usize..4, times in 1usize..4, groups in 1usize..3, ratio in 0.0..1.0f64,
+    ) {
+        let kernel = stride * times;
+        let mut m = Maker::new(seed, &[2, 5, 5], 0);
+        let x = m.conv(0, 4, 1, 0, 1, true);
+        let x = m.act(x);
+        m.transposed(x, 4, kernel, stride, groups);
+        if stride > 1 {
+            // Where taps differ, so do the outputs between two stops.
+            let weight = m.model.weights.get_mut("n3.weight").unwrap();
+            weight.data.chunks_mut(kernel * kernel).for_each(|taps| taps.fill(taps[0]));
+        }
+        let (topology, weights) = (m.model.topology(), views(&m.model.weights));
+        let keep = Keep::ratio(ratio).unwrap().with_approximation();
+        let plan = Plan::new(&topology, &weights, &scores(&topology, &mut m.dice), &keep).unwrap();
+        let (slim, masked) = (plan.apply(&weights).unwrap(), plan.masked(&weights).unwrap());
+        let inputs = feed(&m.model, &mut m.dice);
+        let before = m.model.run(&topology, &arrays(&lapidary::slim::views(&masked)), &inputs);
+        let after = m.model.run(&slim.topology, &arrays(&slim.weights()), &inputs);
+        let n = 4 * stride + kernel;
+        let inside = |at: usize| (kernel - 1..=4 * stride).contains(&at);
+        let inside = |i: &usize| inside(i / n % n) && inside(i % n);
+        let pick = |y: &[f64]| (0..y.len()).filter(inside).map(|i| y[i]).collect::<Vec<_>>();
+        prop_assert!(pick(&before).len() >= 4);
+        near(&pick(&before), &pick(&after), 1e-12);
     }
 }
 
