@@ -86,7 +86,7 @@ inner_learning_rate!(Ema);
 
 impl<T: Element, O: Optimizer<T>> Optimizer<T> for Ema<O> {
     fn schema(&self, shape: &[usize]) -> Schema {
-        self.optimizer.schema(shape).slot(SLOT, shape, 0.0)
+        self.optimizer.schema(shape).weights(SLOT, shape)
     }
 
     fn supports(&self, shape: &[usize]) -> Result<()> {

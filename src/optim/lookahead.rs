@@ -81,7 +81,7 @@ inner_learning_rate!(Lookahead);
 
 impl<T: Element, O: Optimizer<T>> Optimizer<T> for Lookahead<O> {
     fn schema(&self, shape: &[usize]) -> Schema {
-        self.optimizer.schema(shape).slot(SLOT, shape, 0.0)
+        self.optimizer.schema(shape).weights(SLOT, shape)
     }
 
     fn supports(&self, shape: &[usize]) -> Result<()> {

@@ -113,7 +113,7 @@ const SCALARS: [&str; 2] = ["weight_sum", "max_learning_rate"];
 impl<T: Element> Optimizer<T> for ScheduleFree {
     fn schema(&self, shape: &[usize]) -> Schema {
         let schema = SCALARS.iter().fold(Schema::new("ScheduleFree"), |schema, &name| schema.scalar(name, 0.0));
-        SLOTS.iter().fold(schema, |schema, &name| schema.slot(name, shape, 0.0))
+        schema.weights(SLOTS[0], shape).slot(SLOTS[1], shape, 0.0)
     }
 
     fn step(&self, step: Step<'_, T>) -> Result<()> {

@@ -2,13 +2,13 @@
 
 use super::{
     rules::{Constants, Reads, Source},
-    topology::{Graph, Layout},
+    topology::{Atom, Graph, Layout},
 };
 use std::collections::BTreeMap;
 
 /// What going means for a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It is a constant wherever it is read.
     Constant,
     /// Where it is none, it is read by weights that are 0.
@@ -19,9 +19,9 @@ pub(super) enum Verdict {
 
 /// Of a model with its weights.
 #[derive(Debug)]
-pub(super) struct Analysis {
+pub(crate) struct Analysis {
     /// Of each value's channels, what they are when they go.
-    pub(super) gone: Vec<Constants>,
+    pub(crate) gone: Vec<Constants>,
     /// Of each group's channels.
     pub(super) verdicts: Vec<Vec<Verdict>>,
     /// Of each group's channels, why they cannot go exactly, where that is so.
@@ -65,9 +65,14 @@ impl Analysis {
         analysis
     }
 
+    /// What going means for a channel.
+    pub(crate) fn verdict(&self, graph: &Graph, atom: Atom) -> Verdict {
+        let place = graph.places[atom];
+        self.verdicts[place.group][place.at]
+    }
+
     fn is_constant(&self, graph: &Graph, layout: &Layout, channel: usize) -> bool {
-        let place = graph.places[layout.atoms()[channel]];
-        self.verdicts[place.group][place.at] == Verdict::Constant
+        self.verdict(graph, layout.atoms()[channel]) == Verdict::Constant
     }
 
     fn judge(&mut self, graph: &Graph, reading: &Reading<'_>, known: &Constants) {
@@ -106,7 +111,10 @@ impl Analysis {
 fn constants(graph: &Graph, weights: &dyn Source, node: usize, before: &[Constants], masked: bool) -> Constants {
     let entry = &graph.nodes[node];
     let inputs: Vec<Constants> = entry.inputs.iter().map(|&input| before[input].clone()).collect();
-    entry.rule.rule().constants(graph.at(node), weights, &inputs, masked)
+    let mut constants = entry.rule.rule().constants(graph.at(node), weights, &inputs, masked);
+    // What overflows is no number to fold.
+    constants.values.iter_mut().for_each(|value| *value = value.filter(|c| c.is_finite()));
+    constants
 }
 
 /// How a node reads a value's channels.

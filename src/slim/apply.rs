@@ -26,6 +26,8 @@ pub struct Slim<T> {
     pub topology: Topology,
     /// What was done.
     pub report: SlimReport,
+    /// What folding added to the elements of each tensor that it changed.
+    pub(super) shifts: BTreeMap<String, Vec<f64>>,
 }
 
 impl<T: Element> Slim<T> {
@@ -62,16 +64,19 @@ impl Plan {
         }
         let mut edits = Edits::default();
         for (node, entry) in graph.nodes.iter().enumerate() {
-            let (at, gone) = (graph.at(node), &analysis.gone[..]);
-            entry.rule.rule().fold(&mut Fold { at, weights: &bound, kept: &self.kept, gone, edits: &mut edits });
+            let (at, analysis) = (graph.at(node), &analysis);
+            entry.rule.rule().fold(&mut Fold { at, weights: &bound, kept: &self.kept, analysis, edits: &mut edits });
         }
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut shifts) = (BTreeMap::new(), BTreeMap::new());
         for (index, (shape, given)) in graph.tensors.iter().zip(&bound.0).enumerate() {
             let axes = self.axes(&shape.name, &shape.shape)?;
-            let cut = match edits.tensors.get(&index) {
-                Some(values) => narrow(&shape.name, gather(values, &shape.shape, &axes))?,
-                None => gather(given.as_slice(), &shape.shape, &axes),
-            };
+            let mut cut = gather(given.as_slice(), &shape.shape, &axes);
+            if let Some(values) = edits.tensors.get(&index) {
+                let folded: Tensor<T> = narrow(&shape.name, gather(values, &shape.shape, &axes))?;
+                let added = folded.values.iter().zip(&cut.values).map(|(new, old)| new.to_f64() - old.to_f64());
+                shifts.insert(shape.name.clone(), added.collect());
+                cut = folded;
+            }
             tensors.insert(shape.name.clone(), cut);
         }
         let mut made = Vec::new();
@@ -86,7 +91,7 @@ impl Plan {
             graph.nodes[node].rule.rule().slim(Cut { at: graph.at(node), kept: &self.kept, edits: &edits })
         })?;
         let report = SlimReport::new::<T>(self, &topology, &analysis.verdicts, made);
-        Ok(Slim { tensors, topology, report })
+        Ok(Slim { tensors, topology, report, shifts })
     }
 
     /// Runs a model before and after, and notes in the slim one's report how far its outputs are off. `run` computes outputs of

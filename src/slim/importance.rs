@@ -49,7 +49,7 @@ pub enum Normalize {
     None,
 }
 
-/// Scores by a criterion of elements, such as any [`Criterion`] of pruning.
+/// Scores by a criterion of elements, such as any [`Criterion`] of pruning, of each tensor its own.
 ///
 /// | option | default | purpose |
 /// |---|---|---|
@@ -92,19 +92,20 @@ impl Scoring {
         Self { roles: roles.to_vec(), ..self }
     }
 
-    /// By the scores that a criterion of pruning gives to elements.
+    /// By the scores that a criterion of pruning gives to elements: for each tensor, by its name, the one that holds its gradient or
+    /// has seen its inputs; `|_| Ok(Magnitude)` for one that fits all.
     ///
     /// # Errors
-    /// As [`elements`](Scoring::elements); those of the criterion.
-    pub fn criterion<T: Element, K: Borrow<str> + Ord>(
+    /// As [`elements`](Scoring::elements); those of `criterion` and of what it gives.
+    pub fn criterion<T: Element, K: Borrow<str> + Ord, C: Criterion<T>>(
         &self,
         topology: &Topology,
         weights: &BTreeMap<K, TensorRef<'_, T>>,
-        criterion: &dyn Criterion<T>,
+        mut criterion: impl FnMut(&str) -> Result<C>,
     ) -> Result<Importance> {
-        self.elements(topology, weights, |_, tensor| {
+        self.elements(topology, weights, |name, tensor| {
             let mut scores = vec![0.0; tensor.len()];
-            criterion.score(tensor, &mut scores)?;
+            criterion(name)?.score(tensor, &mut scores)?;
             Ok(scores)
         })
     }
@@ -344,7 +345,7 @@ pub fn block_influence<'a, 'b, T: Element>(
 mod tests {
     use super::*;
     use crate::{
-        prune::Magnitude,
+        prune::{Magnitude, Snip},
         slim::{Dense, Input},
     };
 
@@ -385,7 +386,7 @@ mod tests {
             ("w2", TensorRef::new(&w2, &[2, 2]).unwrap()),
         ]);
         let by = |scoring: Scoring| {
-            scores(scoring.with_normalize(Normalize::None).criterion(&topology(), &weights, &Magnitude))
+            scores(scoring.with_normalize(Normalize::None).criterion(&topology(), &weights, |_| Ok(Magnitude)))
         };
         // The channels' elements: 3 4 1 0 and 0 1 0 15.
         assert_eq!(by(Scoring::new().with_aggregate(Aggregate::Sum)), [8.0, 16.0]);
@@ -404,6 +405,34 @@ mod tests {
             (wrong(vec![-1.0; 4]).kind(), wrong(vec![-1.0; 4]).tensor()),
             (crate::ErrorKind::Argument, Some("w1"))
         );
+    }
+
+    /// Gradients of other shapes, and inputs of other widths.
+    #[test]
+    fn each_tensor_has_its_own_criterion() {
+        let (w1, w2, b1) = ([3f64, -4.0, 0.0, 1.0], [1f64, 0.0, 0.0, 15.0], [2f64, 0.5]);
+        let weights = BTreeMap::from([
+            ("w1", TensorRef::new(&w1, &[2, 2]).unwrap()),
+            ("b1", TensorRef::from(&b1)),
+            ("w2", TensorRef::new(&w2, &[2, 2]).unwrap()),
+        ]);
+        let grads = [("w1", [1.0, 1.0, 2.0, 3.0]), ("w2", [5.0, 1.0, 1.0, 0.1])];
+        let snip = |name: &str| {
+            let grad = grads.iter().find(|(known, _)| *known == name).map(|(_, grad)| grad);
+            let grad = grad.ok_or_else(|| Error::argument("gradient", "missing", "one a tensor"))?;
+            Ok(Snip::new(TensorRef::new(grad, &[2, 2])?))
+        };
+        let scoring = Scoring::new().with_aggregate(Aggregate::Sum).with_normalize(Normalize::None);
+        let importance = scoring.criterion(&topology(), &weights, snip);
+        assert_eq!(scores(importance), [3.0 + 4.0 + 5.0, 3.0 + 1.5]);
+        // Of the biases too there would have to be one.
+        let scoring = scoring.with_roles(&[Role::Produces, Role::Consumes, Role::Shifts]);
+        let error = scoring.criterion(&topology(), &weights, snip).unwrap_err();
+        assert_eq!((error.kind(), error.tensor()), (crate::ErrorKind::Argument, Some("b1")));
+        let whole = |name: &str| -> Result<Box<dyn Criterion<f64> + '_>> {
+            if name == "b1" { Ok(Box::new(Magnitude)) } else { Ok(Box::new(snip(name)?)) }
+        };
+        assert_eq!(scores(scoring.criterion(&topology(), &weights, whole)), [14.0, 5.0]);
     }
 
     #[test]

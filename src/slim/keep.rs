@@ -37,7 +37,7 @@ impl Keep {
         Self { target, multiple: 1, minimum: 1, approximate: false, replacements: BTreeMap::new() }
     }
 
-    /// Channels of importance above a threshold, strictly; the same for all groups.
+    /// Channels of importance above a threshold, strictly, the same for all groups; and what is held, whatever its importance.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) for NaN.
@@ -48,7 +48,7 @@ impl Keep {
         Ok(Self::new(Target::Above(threshold)))
     }
 
-    /// This share of each group, rounded half to even.
+    /// This share of each group, rounded half to even. Channels that are held count, in place of the least important others.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) outside 0 to 1.
@@ -59,7 +59,8 @@ impl Keep {
         Ok(Self::new(Target::Ratio(ratio)))
     }
 
-    /// So many channels of the named groups, and all of the others.
+    /// So many channels of the named groups, and all of the others. Channels that are held count, in place of the least important
+    /// others; more of them than asked for all stay.
     pub fn widths<N: Into<String>>(widths: impl IntoIterator<Item = (N, usize)>) -> Self {
         Self::new(Target::Widths(widths.into_iter().map(|(name, width)| (name.into(), width)).collect()))
     }

@@ -1,7 +1,8 @@
 //! Which channels stay: to be looked at, and then applied.
 
 use super::{
-    analysis::Analysis,
+    analysis::{Analysis, Verdict},
+    apply::Slim,
     budget::{Candidate, widths},
     importance::Importance,
     keep::{Keep, Target},
@@ -100,9 +101,12 @@ impl Plan {
                 free: (0..graph.groups[group].size).map(|channel| !held(group, channel)).collect(),
                 floor: keep.bounded(0, graph.groups[group].size),
             };
+            // All above a threshold stay, beside what is held.
+            let above = |score: &f64| matches!(keep.target, Target::Above(threshold) if *score > threshold);
+            let stays = scores.iter().zip(&free).filter(|(score, free)| !**free || above(score)).count();
             match graph.groups[group].frozen {
                 Some(_) => Candidate { scores, free: vec![false; free.len()], floor: free.len() },
-                None => Candidate { floor: floor.max(free.iter().filter(|free| !**free).count()), scores, free },
+                None => Candidate { floor: floor.max(stays), scores, free },
             }
         };
         let candidates: Vec<_> = (0..graph.groups.len()).map(candidate).collect();
@@ -168,14 +172,21 @@ impl Plan {
     }
 
     /// What stays of the optimizer state of a tensor: the same indices in every slot of its shape, and in a slot that has all of
-    /// its axes but one (Adafactor's) those of the others.
+    /// its axes but one (Adafactor's) those of the others. To slots that stand in for the tensor itself (slow weights, averages) is added
+    /// what folding added to it in the slim model: else they would pull it back.
     ///
     /// # Errors
-    /// As [`cut`](Plan::cut); [`State`](crate::ErrorKind::State) for a slot of another shape.
-    pub fn cut_state(&self, tensor: &str, state: &State) -> Result<State> {
+    /// As [`cut`](Plan::cut); [`State`](crate::ErrorKind::State) for a slot of another shape;
+    /// [`Shape`](crate::ErrorKind::Shape) when the slim model is another plan's.
+    pub fn cut_state<T: Element>(&self, tensor: &str, state: &State, slim: &Slim<T>) -> Result<State> {
         let axes = self.axes(tensor, state.shape())?;
         let shape: Vec<usize> = axes.iter().map(Vec::len).collect();
-        state.map_slots(&shape, |name, dims, values| {
+        let found = slim.tensors.get(tensor).map_or(&[][..], |tensor| tensor.shape());
+        if found != shape {
+            return Err(Error::shape("tensor of the slim model", &shape, found).in_tensor(tensor));
+        }
+        state.map_slots(&shape, |slot| {
+            let (name, dims, values) = (slot.name(), slot.shape(), slot.values());
             let own = if dims == state.shape() {
                 axes.clone()
             } else {
@@ -188,7 +199,12 @@ impl Plan {
             };
             let indices: Vec<usize> = (0..dims.iter().product()).collect();
             let kept = gather(&indices, dims, &own);
-            let cut: SlotValues = values.gather(kept.values.iter().copied());
+            let mut cut: SlotValues = values.gather(kept.values.iter().copied());
+            if let Some(shifts) = slim.shifts.get(tensor).filter(|_| slot.stands_for_weights()) {
+                let moved = shifts.iter().enumerate().map(|(i, shift)| cut.get(i).unwrap_or_default() + shift);
+                let moved: Vec<f64> = moved.collect();
+                cut.refill(moved.into_iter());
+            }
             Ok((kept.shape, cut))
         })
     }
@@ -223,11 +239,8 @@ impl Plan {
             {
                 let atoms = entry.atoms.as_deref().unwrap_or_default();
                 let inner: usize = shape.shape[axis + 1..].iter().product();
-                let goes = |atom: usize| {
-                    let place = graph.places[atom];
-                    let verdict = analysis.verdicts[place.group][place.at];
-                    !self.kept.has(graph, atom) && verdict != super::analysis::Verdict::Constant
-                };
+                let goes =
+                    |atom: usize| !self.kept.has(graph, atom) && analysis.verdict(graph, atom) != Verdict::Constant;
                 let gone: Vec<bool> = atoms.iter().map(|&atom| goes(atom)).collect();
                 for (i, value) in values.iter_mut().enumerate() {
                     if gone[i / inner % shape.shape[axis]] {
@@ -369,7 +382,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Three hidden units, of which the second goes, between two layers.
-    fn plan(shape: [usize; 2]) -> Plan {
+    fn plan(shape: [usize; 2]) -> (Plan, Slim<f32>) {
         let (w, v) = (vec![1f32; shape[0] * shape[1]], vec![1f32; 2 * shape[0]]);
         let weights = BTreeMap::from([
             ("w", TensorRef::new(&w, &shape).unwrap()),
@@ -382,19 +395,21 @@ mod tests {
         let topology = model.build().unwrap();
         let scores = topology.groups().iter().map(|group| (0..group.size).map(|i| f64::from(i != 1)).collect());
         let importance = Importance::new(&topology, scores.collect()).unwrap();
-        Plan::new(&topology, &weights, &importance, &Keep::above(0.0).unwrap()).unwrap()
+        let plan = Plan::new(&topology, &weights, &importance, &Keep::above(0.0).unwrap()).unwrap();
+        let slim = plan.apply(&weights).unwrap();
+        (plan, slim)
     }
 
     #[test]
     fn state_and_masks_are_cut_by_the_same_indices() {
-        let plan = plan([3, 2]);
+        let (plan, slim) = plan([3, 2]);
         assert_eq!((plan.indices("w", 0).unwrap(), plan.indices("v", 0).unwrap()), (vec![0, 2], vec![0, 1]));
         let (mut w, g) = ([0f32; 6], [1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let adam = Adam::new(0.1).unwrap().with_betas(0.0, 0.0).unwrap();
         let g = TensorRef::new(&g, &[3, 2]).unwrap();
         let mut state = adam.init(&g).unwrap();
         adam.step(Step::new(TensorMut::new(&mut w, &[3, 2]).unwrap(), &g, &mut state)).unwrap();
-        let cut = plan.cut_state("w", &state).unwrap();
+        let cut = plan.cut_state("w", &state, &slim).unwrap();
         assert_eq!((cut.shape(), cut.steps()), (&[2, 2][..], 1));
         assert_eq!(cut.slots()[0].values().as_slice::<f32>(), Some(&[1.0, 2.0, 5.0, 6.0][..]));
         assert_eq!(plan.cut("w", &g).unwrap().values(), [1.0, 2.0, 5.0, 6.0]);
@@ -408,35 +423,38 @@ mod tests {
     #[test]
     fn factored_state_is_cut_along_the_axes_it_has() {
         for shape in [[3, 2], [3, 3]] {
-            let plan = plan(shape);
+            let (plan, slim) = plan(shape);
             let optimizer = Adafactor::new(0.1).unwrap();
             let mut w = vec![1f32; shape[0] * shape[1]];
             let g: Vec<f32> = (0..w.len()).map(|i| (i + 1) as f32).collect();
             let g = TensorRef::new(&g, &shape).unwrap();
             let mut state = optimizer.init(&g).unwrap();
             optimizer.step(Step::new(TensorMut::new(&mut w, &shape).unwrap(), &g, &mut state)).unwrap();
-            let cut = plan.cut_state("w", &state).unwrap();
+            let cut = plan.cut_state("w", &state, &slim).unwrap();
             let slot =
                 |state: &State, name: &str| state.slot(name).unwrap().values().as_slice::<f32>().unwrap().to_vec();
             let rows = slot(&state, "row_var");
             assert_eq!(slot(&cut, "row_var"), [rows[0], rows[2]]);
             assert_eq!(slot(&cut, "col_var"), slot(&state, "col_var"));
-            let slim = [2, shape[1]];
+            let small = [2, shape[1]];
             let mut w = vec![1f32; 2 * shape[1]];
             let grad = w.clone();
-            let param = TensorMut::new(&mut w, &slim).unwrap();
-            optimizer.step(Step::new(param, TensorRef::new(&grad, &slim).unwrap(), &mut { cut })).unwrap();
+            let param = TensorMut::new(&mut w, &small).unwrap();
+            optimizer.step(Step::new(param, TensorRef::new(&grad, &small).unwrap(), &mut { cut })).unwrap();
         }
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let plan = plan([3, 2]);
+        let (plan, slim) = plan([3, 2]);
         assert!(plan.cut("w", &[0f32; 6]).is_err() && plan.cut("none", &[0f32; 6]).is_err());
         assert!(plan.indices("w", 2).is_err() && plan.indices("none", 0).is_err());
         assert!(plan.cut_mask("v", &Mask::keep_all(&[3, 2]).unwrap()).is_err());
         let odd = State::new::<f32>(&[3, 2], crate::Schema::new("odd").slot("s", &[6], 0.0)).unwrap();
-        assert_eq!(plan.cut_state("w", &odd).unwrap_err().kind(), crate::ErrorKind::State);
+        assert_eq!(plan.cut_state("w", &odd, &slim).unwrap_err().kind(), crate::ErrorKind::State);
+        let state = State::new::<f32>(&[3, 2], crate::Schema::new("none")).unwrap();
+        let (_, other) = self::plan([4, 2]);
+        assert_eq!(plan.cut_state("w", &state, &other).unwrap_err().kind(), crate::ErrorKind::Shape);
     }
 
     proptest! {

@@ -234,6 +234,8 @@ pub struct Slot {
     pub(super) name: Cow<'static, str>,
     pub(super) dims: Dims,
     pub(super) initial: f64,
+    /// Whether it stands in for the parameter itself.
+    pub(super) weights: bool,
     pub(super) values: SlotValues,
 }
 
@@ -254,6 +256,10 @@ impl Slot {
     #[must_use]
     pub fn initial(&self) -> f64 {
         self.initial
+    }
+
+    pub(crate) fn stands_for_weights(&self) -> bool {
+        self.weights
     }
 
     /// The numbers, in logical order.

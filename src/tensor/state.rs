@@ -36,6 +36,7 @@ struct SlotSchema {
     precision: Precision,
     /// What 8-bit codes it would have; `None` when it is always kept in full precision.
     map: Option<BlockMap>,
+    weights: bool,
 }
 
 impl Schema {
@@ -68,6 +69,16 @@ impl Schema {
         self.with(name, shape, initial, None)
     }
 
+    /// Adds a slot of the parameter's shape for what stands in for the parameter itself: slow weights, an average. It starts
+    /// filled with 0 and is always kept in full precision. What slimming adds to the parameter, it adds
+    /// here too.
+    #[must_use]
+    pub fn weights(self, name: impl Into<Cow<'static, str>>, shape: &[usize]) -> Self {
+        let mut schema = self.with(name, shape, 0.0, None);
+        schema.slots.iter_mut().rev().take(1).for_each(|slot| slot.weights = true);
+        schema
+    }
+
     /// Adds a slot of the parameter's shape, of numbers of both signs, which may be kept in [fewer bits](Precision): only an
     /// element-wise rule reads it. Each is as exact as its own size asks ([`BlockMap::Relative`]): a step divides it.
     #[must_use]
@@ -96,7 +107,8 @@ impl Schema {
         map: Option<BlockMap>,
     ) -> Self {
         let precision = Precision::Full;
-        self.slots.push(SlotSchema { name: name.into(), dims: shape.into(), initial, precision, map });
+        let (name, dims) = (name.into(), shape.into());
+        self.slots.push(SlotSchema { name, dims, initial, precision, map, weights: false });
         self
     }
 
@@ -164,10 +176,10 @@ impl State {
         let slots = schema
             .slots
             .into_iter()
-            .map(|SlotSchema { name, dims, initial, precision, map }| {
+            .map(|SlotSchema { name, dims, initial, precision, map, weights }| {
                 let map = map.unwrap_or(BlockMap::Relative);
                 let values = SlotValues::filled::<R>(checked_volume(&dims)?, initial, precision, map)?;
-                Ok(Slot { name, dims, initial, values })
+                Ok(Slot { name, dims, initial, weights, values })
             })
             .collect::<Result<_>>()?;
         let scratch = Scratch(filled(schema.scratch, 0.0)?);
@@ -348,15 +360,14 @@ impl State {
         }
     }
 
-    /// The state of a parameter cut to a shape: `cut` gives the shape and the numbers of a slot from its name, shape and
-    /// numbers.
+    /// The state of a parameter cut to a shape: `cut` gives the shape and the numbers of a slot.
     pub(crate) fn map_slots(
         &self,
         dims: &[usize],
-        mut cut: impl FnMut(&str, &[usize], &SlotValues) -> Result<(Vec<usize>, SlotValues)>,
+        mut cut: impl FnMut(&Slot) -> Result<(Vec<usize>, SlotValues)>,
     ) -> Result<Self> {
         let slots = self.slots.iter().map(|slot| {
-            let (dims, values) = cut(&slot.name, &slot.dims, &slot.values)?;
+            let (dims, values) = cut(slot)?;
             Ok(Slot { dims: dims.as_slice().into(), values, ..slot.clone() })
         });
         Ok(Self { dims: dims.into(), slots: slots.collect::<Result<_>>()?, ..self.clone() })

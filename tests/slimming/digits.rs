@@ -115,7 +115,7 @@ fn three_fifths_go_for_at_most_a_point_of_accuracy() {
         });
         assert!(run.unwrap().relative.is_finite());
         println!("{}", slim.report);
-        let cut = |(name, state): (&String, &State)| (name.clone(), plan.cut_state(name, state).unwrap());
+        let cut = |(name, state): (&String, &State)| (name.clone(), plan.cut_state(name, state, &slim).unwrap());
         states = states.iter().map(cut).collect();
         assert!(states.iter().all(|(name, state)| state.shape() == slim.tensors[name].shape() && state.steps() > 0));
         net = owned(&slim.tensors);

@@ -22,6 +22,10 @@ impl Array {
         Self { shape: shape.to_vec(), data }
     }
 
+    pub(crate) fn view(&self) -> TensorRef<'_, f64> {
+        TensorRef::new(&self.data, &self.shape).unwrap()
+    }
+
     fn tabulate(shape: &[usize], mut f: impl FnMut(&[usize]) -> f64) -> Self {
         let count = shape.iter().product();
         Self::new(shape, (0..count).map(|flat| f(&unravel(shape, flat))).collect())
@@ -44,8 +48,23 @@ fn unravel(shape: &[usize], mut flat: usize) -> Vec<usize> {
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Input(Vec<usize>, usize),
-    Dense { bias: bool, inputs_first: bool },
-    Conv { stride: usize, padding: usize, groups: usize, bias: bool, transposed: bool, whole: bool },
+    Dense {
+        bias: bool,
+        inputs_first: bool,
+    },
+    /// A dense layer without a bias, by a tensor of another node.
+    Tied {
+        weight: String,
+        inputs_first: bool,
+    },
+    Conv {
+        stride: usize,
+        padding: usize,
+        groups: usize,
+        bias: bool,
+        transposed: bool,
+        whole: bool,
+    },
     BatchNorm,
     GroupNorm(usize),
     LayerNorm,
@@ -79,7 +98,7 @@ pub(crate) struct Model {
 }
 
 pub(crate) fn views(weights: &Weights) -> BTreeMap<&str, TensorRef<'_, f64>> {
-    weights.iter().map(|(name, w)| (name.as_str(), TensorRef::new(&w.data, &w.shape).unwrap())).collect()
+    weights.iter().map(|(name, w)| (name.as_str(), w.view())).collect()
 }
 
 pub(crate) fn arrays<K: AsRef<str>>(weights: &BTreeMap<K, TensorRef<'_, f64>>) -> Weights {
@@ -140,6 +159,10 @@ fn node(name: &str, op: &Op) -> Node {
             let dense = if *bias { dense.with_bias(tensor("bias")) } else { dense };
             if *inputs_first { dense.with_inputs_first().into() } else { dense.into() }
         }
+        Op::Tied { weight, inputs_first } => {
+            let dense = Dense::new(weight);
+            if *inputs_first { dense.with_inputs_first().into() } else { dense.into() }
+        }
         Op::Conv { stride, padding, groups, bias, transposed, whole } => {
             let conv = if *transposed { Conv::transposed(tensor("weight"), &[]) } else { Conv::new(tensor("weight")) };
             let conv = conv.with_stride(&[*stride]).with_padding(&[*padding]).with_groups(*groups);
@@ -181,8 +204,9 @@ fn run(name: &str, op: &Op, given: &[&Array], weights: &Weights, topology: &Topo
     let x = given.first().copied();
     match op {
         Op::Input(..) => unreachable!(),
-        Op::Dense { inputs_first, .. } => {
-            let (x, w, bias) = (x.unwrap(), tensor("weight").unwrap(), tensor("bias"));
+        Op::Dense { inputs_first, .. } | Op::Tied { inputs_first, .. } => {
+            let own = if let Op::Tied { weight, .. } = op { weights.get(weight) } else { tensor("weight") };
+            let (x, w, bias) = (x.unwrap(), own.unwrap(), tensor("bias"));
             let (outputs, inputs) = if *inputs_first { (w.shape[1], w.shape[0]) } else { (w.shape[0], w.shape[1]) };
             let mut shape = x.shape.clone();
             *shape.last_mut().unwrap() = outputs;

@@ -5,10 +5,10 @@ use crate::{
     random::{Dice, Maker, check, feed, near},
 };
 use lapidary::{
-    ErrorKind,
+    ErrorKind, TensorRef,
     slim::{
-        Activation, Binary, Conv, Dense, Importance, Input, Keep, LatencyTable, LayerNorm, Opaque, Plan, Pool, Scoring,
-        Topology, block_influence,
+        Activation, Attention, Binary, Cell, Conv, Dense, Importance, Input, Keep, LatencyTable, LayerNorm, Opaque,
+        Parameter, Plan, Pool, Recurrent, Scoring, Topology, block_influence,
     },
 };
 use std::collections::BTreeMap;
@@ -350,9 +350,58 @@ fn blocks_go_whole() {
     assert!(block_influence(&[1.0f64, 2.0], &[2.0, 4.0]).unwrap() < 1e-12);
 }
 
+/// Tensors that only a block reads, wherever their nodes were added, and of several blocks that go together.
+#[test]
+fn what_only_a_block_reads_goes_with_it() {
+    let shapes: [(&str, &[usize]); 5] = [("p", &[4]), ("q", &[4]), ("r", &[4]), ("w", &[4, 4]), ("v", &[2, 4])];
+    let mut model = Topology::builder(shapes).unwrap();
+    let p = model.add("p", Parameter::new("p", 0), []).unwrap();
+    let p = model.add("relu", Activation::Relu, [p]).unwrap();
+    let r = model.add("r", Parameter::new("r", 0), []).unwrap();
+    let x = model.add("x", Input::new(&[4], 0), []).unwrap();
+    let h = model.add("h", Dense::new("w"), [x]).unwrap();
+    let q = model.add("q", Parameter::new("q", 0), []).unwrap();
+    let a = model.add("a", Binary::Add, [h, p, q, r]).unwrap();
+    let b = model.add("b", Binary::Mul, [a, r]).unwrap();
+    let y = model.add("y", Binary::Add, [b, q]).unwrap();
+    model.add("v", Dense::new("v"), [y]).unwrap();
+    model.block("a", h, a).unwrap();
+    model.block("b", a, b).unwrap();
+    let topology = model.build().unwrap();
+    let left = |blocks: &[&str]| {
+        let left = topology.without(blocks).unwrap();
+        assert!(
+            left.groups()
+                .iter()
+                .all(|group| !["p", "relu", "r"].contains(&group.name.as_str()) || group.frozen.is_none()),
+            "{blocks:?} {:?}",
+            left.groups()
+        );
+        left.tensors().map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(left(&[]), ["p", "q", "r", "w", "v"]);
+    assert_eq!(left(&["a"]), ["q", "r", "w", "v"]);
+    assert_eq!(left(&["b"]), ["p", "q", "r", "w", "v"]);
+    assert_eq!(left(&["a", "b"]), ["q", "w", "v"]);
+    let weights = [4, 4, 4, 16, 8].map(|n| vec![1.0f64; n]);
+    let weights: BTreeMap<_, _> =
+        shapes.iter().zip(&weights).map(|((name, shape), w)| (*name, TensorRef::new(w, shape).unwrap())).collect();
+    let sizes = Scoring::new().blocks(&topology, &weights, |_, w| Ok(vec![1.0; w.len()])).unwrap();
+    assert_eq!(sizes, [("a".to_owned(), 2.0), ("b".to_owned(), 0.0)]);
+}
+
+#[test]
+fn counts_of_multiplications_stop_at_the_largest_number() {
+    let mut model = Topology::builder([] as [(&str, [usize; 1]); 0]).unwrap();
+    let x = model.add("x", Input::new(&[1 << 40, 4], 1), []).unwrap();
+    model.add("y", Attention::new(2), [x, x, x]).unwrap();
+    assert_eq!(model.build().unwrap().macs(), usize::MAX);
+}
+
 #[test]
 fn what_does_not_fit_is_refused_and_leaves_the_model_as_it_was() {
-    let shapes: [(&str, &[usize]); 4] = [("w", &[4, 3]), ("k", &[4, 3, 3, 3]), ("g", &[4]), ("b", &[4])];
+    let shapes: [(&str, &[usize]); 5] =
+        [("w", &[4, 3]), ("k", &[4, 3, 3, 3]), ("g", &[4]), ("b", &[4]), ("h", &[4, 4])];
     let mut model = Topology::builder(shapes).unwrap();
     let x = model.add("x", Input::new(&[3], 0), []).unwrap();
     let image = model.add("image", Input::new(&[3, 8, 8], 0), []).unwrap();
@@ -370,6 +419,11 @@ fn what_does_not_fit_is_refused_and_leaves_the_model_as_it_was() {
     assert_eq!(kind(model.add("a", Pool::max(&[9]), [image])), ErrorKind::Argument);
     assert_eq!(kind(model.add("a", LayerNorm::new(-1.0), [x])), ErrorKind::Argument);
     assert_eq!(kind(model.add("a", Binary::Add, [x, image])), ErrorKind::Shape);
+    let steps = model.add("steps", Input::new(&[5, 3], 1), []).unwrap();
+    let biases = |bias: &str| Recurrent::new(Cell::Rnn, "w", "h").with_biases(bias, "g");
+    assert_eq!(kind(model.add("a", biases("w"), [steps])), ErrorKind::Shape);
+    assert_eq!(kind(model.clone().add("a", biases("none"), [steps])), ErrorKind::Argument);
+    assert!(model.clone().add("a", biases("b"), [steps]).is_ok());
     assert_eq!(kind(model.add("a", Input::new(&[usize::MAX, 2], 1), [])), ErrorKind::Argument);
     assert_eq!(kind(model.add("a", Input::new(&[usize::MAX], 0), [])), ErrorKind::Argument);
     let x = model.add("a", Dense::new("w").with_bias("b"), [x]).unwrap();
@@ -377,12 +431,13 @@ fn what_does_not_fit_is_refused_and_leaves_the_model_as_it_was() {
     assert!(Topology::builder([("w", [1usize]), ("w", [1])]).is_err() && Topology::builder([("w", [0usize])]).is_err());
     assert!(Topology::builder(shapes).unwrap().build().is_err());
     let topology = model.build().unwrap();
-    assert_eq!(names(&topology).iter().map(|group| group.0).collect::<Vec<_>>(), ["x", "image", "a"]);
+    assert_eq!(names(&topology).iter().map(|group| group.0).collect::<Vec<_>>(), ["x", "image", "steps", "a"]);
 
     let (w, g) = (Array::new(&[4, 3], vec![f64::NAN; 12]), Array::new(&[4], vec![0.0; 4]));
-    let k = Array::new(&[4, 3, 3, 3], vec![1.0; 108]);
+    let (k, h) = (Array::new(&[4, 3, 3, 3], vec![1.0; 108]), Array::new(&[4, 4], vec![0.0; 16]));
     let weights = |w: &Array| {
-        let named = [("w", w), ("k", &k), ("g", &g), ("b", &g)].map(|(name, w)| (name.to_owned(), w.clone()));
+        let named =
+            [("w", w), ("k", &k), ("g", &g), ("b", &g), ("h", &h)].map(|(name, w)| (name.to_owned(), w.clone()));
         BTreeMap::from(named)
     };
     let error = |weights: &_| Importance::of(&topology, &views(weights)).unwrap_err();

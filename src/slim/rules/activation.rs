@@ -136,6 +136,9 @@ impl Rule for PRelu {
 
     fn constants(&self, at: At<'_>, weights: &dyn Source, inputs: &[Constants], _: bool) -> Constants {
         let slopes = at.values(weights, &self.slope);
+        if slopes.len() > 1 && at.input(0).axis() != Some(0) {
+            return Constants::unknown(at.output());
+        }
         let given = inputs[0].per_channel(at.input(0));
         let at_slope = |(i, c): (usize, Option<f64>)| {
             let slope = slopes.get(if slopes.len() == 1 { 0 } else { i })?;

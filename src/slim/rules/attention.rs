@@ -95,7 +95,7 @@ impl Rule for Attention {
     }
 
     fn costs(&self, at: At<'_>) -> Vec<Cost> {
-        let factor = at.input(0).shape[0] * at.input(1).shape[0];
+        let factor = at.input(0).shape[0].saturating_mul(at.input(1).shape[0]);
         let query = at.graph.nodes[at.node].inputs[0];
         [query, at.node].into_iter().map(|value| Cost::Channels { factor, value }).collect()
     }

@@ -158,10 +158,10 @@ impl Linear {
     }
 
     /// What a constant input of 1 adds to an output, away from the border.
-    fn sum(&self, form: &Form, weights: &[f64], output: usize, input: usize) -> f64 {
+    fn sum(&self, at: At<'_>, form: &Form, weights: &[f64], output: usize, input: usize) -> f64 {
         let sum: f64 = form.taps(weights, output, input).iter().sum();
         match &self.window {
-            Some(window) if self.inputs_first => sum / window.stride_volume() as f64,
+            Some(window) if self.inputs_first => sum / window.stride_volume(at.input(0).shape.len().saturating_sub(1)),
             _ => sum,
         }
     }
@@ -271,7 +271,7 @@ impl Rule for Linear {
                     return Some(sum);
                 }
                 let c = given.get(i).copied().flatten().filter(|c| exact(*c))?;
-                Some(sum + c * self.sum(&form, &values, o, i))
+                Some(sum + c * self.sum(at, &form, &values, o, i))
             })
         };
         Constants::new(output, (0..form.all_outputs()).map(constant).collect())
@@ -311,17 +311,15 @@ impl Rule for Linear {
     fn fold(&self, fold: &mut Fold<'_>) {
         let at = fold.at;
         let Some(form) = self.form(at.shape(&self.weight)) else { return };
-        let dropped = fold.dropped(0);
-        // Weights that also make the channels they read (an embedding's table) are masked with them.
-        let tied = at.produces(&self.weight, usize::from(!self.inputs_first));
-        if dropped.is_empty() || !self.mixes(at.input(0)) || self.goes_whole(&form) || tied {
+        let dropped = fold.dropped(0, &self.weight, usize::from(!self.inputs_first));
+        if dropped.is_empty() || !self.mixes(at.input(0)) || self.goes_whole(&form) {
             return;
         }
         let values = at.values(fold.weights, &self.weight);
         let shift = |o: usize| {
             let seen = form.seen_by(o);
             let seen = dropped.iter().filter(|(i, _)| seen.contains(i));
-            seen.map(|&(i, c)| c * self.sum(&form, &values, o, i)).sum()
+            seen.map(|&(i, c)| c * self.sum(at, &form, &values, o, i)).sum()
         };
         let shifts = (0..form.all_outputs()).map(shift).collect();
         fold.shift(self.bias.as_deref(), shifts, at.output().atoms());
@@ -342,7 +340,15 @@ impl Rule for Linear {
 
     fn costs(&self, at: At<'_>) -> Vec<Cost> {
         let layout = if self.is_transposed() { at.input(0) } else { at.output() };
-        let axis = if self.window.is_some() { 0 } else { layout.shape.len().saturating_sub(1) };
-        at.cost(layout.positions(axis), &self.weight).into_iter().collect()
+        let axis = self.axis(layout);
+        match at.input(0).axis() {
+            // All weights for each channel, at each position beside both axes.
+            Some(channels) if channels != axis && self.window.is_none() => {
+                let positions = layout.positions(axis) / layout.shape[channels];
+                let weights = at.shape(&self.weight).iter().product();
+                vec![Cost::Channels { factor: positions.saturating_mul(weights), value: at.node }]
+            }
+            _ => at.cost(layout.positions(axis), &self.weight).into_iter().collect(),
+        }
     }
 }

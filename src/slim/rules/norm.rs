@@ -121,10 +121,13 @@ impl Rule for BatchNorm {
         let given = inputs[0].per_channel(at.input(0));
         let (mean, variance) = (at.values(weights, &self.mean), at.values(weights, &self.variance));
         let (weight, bias) = self.scale.values(at, weights, count);
-        let constant = |i: usize| match given[i] {
-            _ if weight[i] == 0.0 => Some(bias[i]),
-            Some(c) => Some((c - mean[i]) / (variance[i] + self.eps).sqrt() * weight[i] + bias[i]),
-            None => None,
+        let constant = |i: usize| {
+            // A channel without spread and with eps 0 is nothing.
+            let spread = Some((variance[i] + self.eps).sqrt()).filter(|spread| *spread > 0.0)?;
+            if weight[i] == 0.0 {
+                return Some(bias[i]);
+            }
+            Some((given[i]? - mean[i]) / spread * weight[i] + bias[i])
         };
         Constants::new(at.output(), (0..count).map(constant).collect())
     }

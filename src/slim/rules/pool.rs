@@ -27,9 +27,13 @@ impl Window {
         self.stride.iter().all(|&n| n == 1)
     }
 
-    /// Positions for each stop.
-    pub(super) fn stride_volume(&self) -> usize {
-        self.stride.iter().product::<usize>().max(1)
+    /// Positions for each stop, over so many axes.
+    pub(super) fn stride_volume(&self, rank: usize) -> f64 {
+        let each = match self.stride[..] {
+            [one] => vec![one; rank],
+            _ => self.stride.clone(),
+        };
+        each.into_iter().map(|n| n as f64).product()
     }
 
     /// The output's length along each axis: `(n + pads - dilation (k - 1) - 1) / stride + 1`, or transposed

@@ -83,6 +83,7 @@ impl Rule for Recurrent {
         link.axis(&self.hidden, 0, &rows, Role::Produces)?;
         link.axis(&self.hidden, 1, &atoms, Role::Consumes)?;
         for bias in self.bias_names() {
+            link.vector(bias, rows.len())?;
             link.axis(bias, 0, &rows, Role::Produces)?;
         }
         match input.along(1) {
@@ -121,7 +122,7 @@ impl Rule for Recurrent {
     }
 
     fn fold(&self, fold: &mut Fold<'_>) {
-        let dropped = fold.dropped(0);
+        let dropped = fold.dropped(0, &self.input, 1);
         if dropped.is_empty() || fold.at.input(0).axis() != Some(1) {
             return;
         }

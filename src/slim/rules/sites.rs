@@ -1,8 +1,11 @@
 //! What a rule sees of the model while it is asked.
 
 use super::Rule;
-use crate::slim::topology::{Atom, Graph, Layout, Role};
-use std::collections::BTreeMap;
+use crate::slim::{
+    analysis::{Analysis, Verdict},
+    topology::{Atom, Graph, Layout, Role},
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A node in its model.
 #[derive(Debug, Clone, Copy)]
@@ -151,18 +154,14 @@ impl Constants {
     }
 
     /// As `sure` says where it knows, of the channels that pass a test; else as these.
-    pub(crate) fn or(mut self, sure: &Self, layout: &Layout, test: impl Fn(usize) -> bool) -> Self {
-        let Some(axis) = layout.axis() else { return self };
-        let Some(at) = self.axes.iter().position(|&a| a == axis).filter(|_| self.axes == sure.axes) else {
-            return self;
-        };
-        let inner: usize = self.dims[at + 1..].iter().product();
-        for (i, (value, sure)) in self.values.iter_mut().zip(&sure.values).enumerate() {
-            if sure.is_some() && test(i / inner % layout.shape[axis]) {
-                *value = *sure;
-            }
-        }
-        self
+    pub(crate) fn or(self, sure: &Self, layout: &Layout, test: impl Fn(usize) -> bool) -> Self {
+        let Some(channels) = layout.axis() else { return self };
+        let axes: BTreeSet<usize> = self.axes.iter().chain(&sure.axes).copied().collect();
+        let axes: Vec<usize> = axes.into_iter().collect();
+        Self::tabulate(layout, axes.clone(), |place| {
+            let index = |axis: usize| axes.iter().position(|&a| a == axis).map_or(0, |at| place[at]);
+            sure.get(index).filter(|_| test(index(channels))).or_else(|| self.get(index))
+        })
     }
 
     /// Of each channel, where it is the same at all its other indices.
@@ -215,19 +214,21 @@ pub(crate) struct Fold<'a> {
     pub(crate) at: At<'a>,
     pub(crate) weights: &'a dyn Source,
     pub(crate) kept: &'a Kept,
-    /// Of each value's channels, what they are when they go.
-    pub(crate) gone: &'a [Constants],
+    pub(crate) analysis: &'a Analysis,
     pub(crate) edits: &'a mut Edits,
 }
 
 impl Fold<'_> {
-    /// The channels of an input that go and are not 0, and what they are.
-    pub(crate) fn dropped(&self, k: usize) -> Vec<(usize, f64)> {
+    /// The channels of an input that go and are not 0, and what they are, as a tensor with them on an axis reads them. A tensor that
+    /// also makes channels there (tied weights) is masked with those that were no constants, and adds nothing for them.
+    pub(crate) fn dropped(&self, k: usize, tensor: &str, axis: usize) -> Vec<(usize, f64)> {
         let value = self.at.graph.nodes[self.at.node].inputs[k];
-        let layout = self.at.input(k);
-        let constants = self.gone[value].per_channel(layout);
+        let (layout, tied) = (self.at.input(k), self.at.produces(tensor, axis));
+        let constants = self.analysis.gone[value].per_channel(layout);
         let gone = layout.atoms().iter().zip(constants).enumerate();
         let gone = gone.filter(|(_, (atom, _))| !self.kept.has(self.at.graph, **atom));
+        let gone =
+            gone.filter(|(_, (atom, _))| !tied || self.analysis.verdict(self.at.graph, **atom) == Verdict::Constant);
         gone.filter_map(|(i, (_, constant))| Some((i, constant.filter(|c| *c != 0.0)?))).collect()
     }
 
@@ -274,6 +275,8 @@ impl Fold<'_> {
         if bias.is_none()
             && let [reader] = graph.readers[self.at.node][..]
             && graph.at(reader).rule().absorbs().is_some_and(alone)
+            // Its tensor is for the first axis.
+            && self.at.output().along(0) == Some(atoms)
             && !graph.nodes[self.at.node].output
         {
             self.edits.offsets.insert(self.at.node, shifts);

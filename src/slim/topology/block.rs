@@ -42,8 +42,7 @@ impl Block {
         if !depends {
             return Err(Error::argument("block", "without a way from its start to its end", "one that has it"));
         }
-        // Sources that only the block reads go with it.
-        let nodes = (0..=to).filter(|&node| node != from && before[node] && (after[node] || node > from)).collect();
+        let nodes = (from + 1..=to).filter(|&node| before[node] && after[node]).collect();
         Ok(Self { name: name.to_owned(), from, to, nodes })
     }
 

@@ -78,15 +78,17 @@ impl Builder {
         let layouts = inputs.iter().map(|&value| self.nodes.get(value).map(|entry| entry.layout.clone()));
         let layouts: Option<Vec<Layout>> = layouts.collect();
         let layouts = layouts.ok_or_else(|| Error::argument("input", "another model's value", "an earlier one"))?;
-        let union = self.union.clone();
+        self.union.mark();
         let mut link = Link { builder: self, node: name, inputs: &layouts, before: Vec::new() };
         let linked = node.rule().link(&mut link).and_then(|layout| match checked_volume(&layout.shape)? {
             0 => Err(Error::empty("output of the node")),
             _ => Ok(layout),
         });
         let before = link.before;
-        if linked.is_err() {
-            self.union = union;
+        if linked.is_ok() {
+            self.union.commit();
+        } else {
+            self.union.undo();
             for (tensor, axis, entry) in before.into_iter().rev() {
                 self.tensors[tensor].axes[axis] = entry;
             }
@@ -104,8 +106,8 @@ impl Builder {
         Ok(())
     }
 
-    /// Names a part of the model that can be dropped whole: all nodes between `from` and `to`, of which a model without it
-    /// takes `from` for `to`. A residual block goes from what its branch and its sum read to the sum, or to
+    /// Names a part of the model that can be dropped whole: all nodes between `from` and `to`, and those that only they read. A model
+    /// without it takes `from` for `to`. A residual block goes from what its branch and its sum read to the sum, or to
     /// the activation after it.
     ///
     /// # Errors

@@ -15,13 +15,12 @@ impl Graph {
         without: &[usize],
         change: impl Fn(usize) -> Node,
     ) -> Result<Topology> {
-        let mut builder = Builder::new(shapes)?;
+        let (mut builder, gone) = (Builder::new(shapes)?, self.gone(without));
         let mut values: Vec<Option<Value>> = Vec::with_capacity(self.nodes.len());
         for (node, entry) in self.nodes.iter().enumerate() {
-            let dropped = without.iter().map(|&block| &self.blocks[block]);
-            let mut dropped = dropped.filter(|block| block.nodes.binary_search(&node).is_ok()).peekable();
-            if dropped.peek().is_some() {
+            if gone[node] {
                 // Of nested blocks the widest says where the value comes from.
+                let dropped = without.iter().map(|&block| &self.blocks[block]);
                 let start = dropped.filter(|block| block.to == node).map(|block| block.from).min();
                 values.push(start.and_then(|from| values[from]));
                 continue;
@@ -45,10 +44,24 @@ impl Graph {
         builder.build()
     }
 
+    /// Which nodes go with these blocks: theirs, and those that only they read.
+    fn gone(&self, without: &[usize]) -> Vec<bool> {
+        let (mut gone, mut taken) = (vec![false; self.nodes.len()], vec![false; self.nodes.len()]);
+        for block in without.iter().map(|&block| &self.blocks[block]) {
+            block.nodes.iter().for_each(|&node| gone[node] = true);
+            taken[block.from] = true;
+        }
+        for node in (0..self.nodes.len()).rev() {
+            let (readers, stays) = (&self.readers[node], self.nodes[node].output || taken[node]);
+            gone[node] |= !stays && !readers.is_empty() && readers.iter().all(|&reader| gone[reader]);
+        }
+        gone
+    }
+
     /// The tensors that the nodes outside `without` use.
     pub(crate) fn used(&self, without: &[usize]) -> BTreeSet<String> {
-        let gone = |node: &usize| without.iter().any(|&b| self.blocks[b].nodes.binary_search(node).is_ok());
-        let stay = (0..self.nodes.len()).filter(|node| !gone(node));
+        let gone = self.gone(without);
+        let stay = (0..self.nodes.len()).filter(|&node| !gone[node]);
         stay.flat_map(|node| self.nodes[node].rule.rule().tensors()).map(str::to_owned).collect()
     }
 }
