@@ -9,7 +9,8 @@
 //! * [`slim`] **slims** models: channels, heads and blocks that do not matter leave, a smaller dense model stays;
 //! * [`sparse`] **stores** what pruning left, and multiplies with it, [`Sparse`](sparse::Sparse): compressed rows, blocks, bits or
 //!   two of four, of numbers or codes;
-//! * [`format`](mod@format) writes what is left to a file, and what training needs to go on.
+//! * [`format`](mod@format) reads and writes model files (ONNX, safetensors, GGUF, NumPy; PyTorch's are read), what is left of a model, and
+//!   what training needs to go on; `compress` makes a model file smaller in one call.
 //!
 //! Tensors are borrowed: slices, `Vec`s, and with the feature `ndarray` arrays and views of any
 //! dimension and memory order. Elements are `f32`, `f64`, [`f16`](struct@half::f16) or [`bf16`](half::bf16). The caller
@@ -74,11 +75,11 @@
 //! | `rayon` | yes | kernels use the caller's rayon pool |
 //! | `linalg` | no | matrix products and factors by `faer`: the optimizer `Muon`, the quantizer `Gptq`, the pruner `SparseGpt` |
 //! | `files` | no | model files as named tensors, mapped into memory, `format::file`; each format brings it along |
-//! | `gguf` | no | GGUF files, `format::gguf` |
-//! | `numpy` | no | NumPy's `.npy` and `.npz` files, `format::numpy` |
 //! | `onnx` | no | ONNX models, `format::onnx`, and to make them smaller, `compress` |
-//! | `safetensors` | no | checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
-//! | `pytorch` | no | PyTorch's optimizer state as `torch.save` writes it, by `pytorch-reader` |
+//! | `safetensors` | no | safetensors model files, `format::safetensors`; checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
+//! | `gguf` | no | GGUF files, `format::gguf` |
+//! | `numpy` | no | NumPy's `.npy` and `.npz`, `format::numpy` |
+//! | `pytorch` | no | what `torch.save` writes, by `pytorch-reader`: weights, `format::pytorch`, and optimizer state, `format::torch` |
 //! | `sprs` | no | sparse matrices from and to those of `sprs` |
 //! | `entropy` | no | the smallest packed files, `format::packed::encode_smallest`, by the range coder of `constriction`; and to read them |
 
@@ -87,7 +88,7 @@
 
 #[forbid(unsafe_code)]
 mod backend;
-#[cfg(feature = "onnx")]
+#[cfg(any(feature = "onnx", feature = "safetensors", feature = "gguf"))]
 #[forbid(unsafe_code)]
 pub mod compress;
 #[forbid(unsafe_code)]

@@ -1,15 +1,12 @@
 //! Large tensors quantized some rows at a time.
 
+use super::source::{Cost, Source};
 use crate::{
     error::{Error, Result},
-    format::file::{Bytes, ElementType},
     quant::{Affine, Certify, MinMax, Range, Symmetric},
     tensor::{Granularity, Grid, QTensor, TensorRef, Values, view::checked_volume},
     traits::QuantizerExt,
 };
-
-/// Elements that are worked on together: 16 MiB of `f32`.
-pub(super) const CHUNK: usize = 1 << 22;
 
 /// How the codes of a tensor are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,6 +19,12 @@ pub(super) struct Scheme {
 }
 
 impl Scheme {
+    /// A tensor of this shape, as yet without values.
+    #[cfg(feature = "safetensors")]
+    pub(super) fn layout(self, shape: &[usize]) -> Result<QTensor> {
+        self.quantizer()?.layout(shape)
+    }
+
     fn quantizer(self) -> Result<Box<dyn Certify<f32>>> {
         macro_rules! shared {
             ($quantizer:expr) => {
@@ -47,6 +50,7 @@ impl Scheme {
     }
 
     /// Whether the levels of all parts are the same.
+    #[cfg(feature = "onnx")]
     pub(super) fn shares_levels(self) -> bool {
         self.spread().0
     }
@@ -61,62 +65,6 @@ impl Scheme {
             _ => (false, 8),
         }
     }
-}
-
-/// A floating-point tensor of a file.
-#[derive(Debug, Clone)]
-pub(super) struct Source {
-    pub(super) bytes: Bytes,
-    pub(super) element: ElementType,
-    /// As it is in the file.
-    pub(super) shape: Vec<usize>,
-    /// Whether a matrix is read by columns.
-    pub(super) transposed: bool,
-}
-
-impl Source {
-    /// The shape as it is read.
-    pub(super) fn shape(&self) -> Vec<usize> {
-        let mut shape = self.shape.clone();
-        if self.transposed {
-            shape.reverse();
-        }
-        shape
-    }
-
-    /// Some rows of the first axis of [`shape`](Self::shape).
-    fn rows(&self, rows: std::ops::Range<usize>, values: &mut Vec<f32>) -> Result<()> {
-        let shape = self.shape();
-        let width = checked_volume(shape.get(1..).unwrap_or_default())?;
-        values.clear();
-        values.resize(rows.len() * width, 0.0);
-        let size = self.element.bytes(1).unwrap_or(0);
-        let part = |range: std::ops::Range<usize>| {
-            let bytes = self.bytes.get(range.start * size..range.end * size);
-            bytes.ok_or_else(|| Error::shape("bytes of a tensor", &[range.end * size], &[self.bytes.len()]))
-        };
-        if !self.transposed {
-            return self.element.to_f32(part(rows.start * width..rows.end * width)?, values);
-        }
-        let (count, columns) = (rows.len(), shape.first().copied().unwrap_or(0));
-        let mut line = vec![0f32; count];
-        for k in 0..width {
-            self.element.to_f32(part(k * columns + rows.start..k * columns + rows.end)?, &mut line)?;
-            for (values, &value) in values.chunks_exact_mut(width).zip(&line) {
-                values[k] = value;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What quantizing cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Cost {
-    pub(super) signal: f64,
-    pub(super) noise: f64,
-    pub(super) max_abs: f64,
-    pub(super) bound: f64,
 }
 
 /// Quantizes a tensor part by part: `sink` gets each, and the first of its rows. Levels that all parts share are in each. The parts

@@ -1,5 +1,6 @@
 //! What was done to a model, and what it cost.
 
+use super::source::Cost;
 use std::fmt;
 
 /// What was done to a tensor.
@@ -24,6 +25,15 @@ pub struct TensorReport {
     pub max_abs: Option<f64>,
     /// What no element's error is larger than, by what is stored alone.
     pub bound: Option<f64>,
+}
+
+impl TensorReport {
+    /// Puts down what quantizing cost.
+    pub(super) fn measured(&mut self, cost: Cost) {
+        self.sqnr_db = Some(10.0 * (cost.signal / cost.noise).log10());
+        self.max_abs = Some(cost.max_abs);
+        self.bound = Some(cost.bound).filter(|bound| !bound.is_nan());
+    }
 }
 
 /// What was done to a model.

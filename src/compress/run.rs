@@ -3,8 +3,19 @@
 use crate::error::{Error, Result};
 use std::{
     ops::ControlFlow,
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
+
+/// An error where the output is the input, whose tensors are views of it until the last is written.
+pub(super) fn check_paths(input: &Path, output: &Path) -> Result<()> {
+    match (input.canonicalize(), output.canonicalize()) {
+        (Ok(input), Ok(output)) if input == output => {
+            Err(Error::argument("output", output.display(), "another file than the input"))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// How far work on a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,6 +25,7 @@ use std::{
 #[derive(Debug)]
 pub struct PyTorch {
     path: PathBuf,
+    len: u64,
     infos: Vec<TensorInfo>,
     tensors: Vec<Tensor>,
 }
@@ -62,13 +63,17 @@ impl PyTorch {
             infos.push(TensorInfo { name, element: element(tensor.dtype()), shape: tensor.shape().into() });
             tensors.push(tensor);
         }
-        Ok(Self { path: path.into(), infos, tensors })
+        Ok(Self { path: path.into(), len: size, infos, tensors })
     }
 }
 
 impl TensorFile for PyTorch {
     fn format(&self) -> &'static str {
         "pytorch"
+    }
+
+    fn byte_len(&self) -> u64 {
+        self.len
     }
 
     fn tensors(&self) -> &[TensorInfo] {

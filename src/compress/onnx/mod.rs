@@ -5,15 +5,16 @@ mod rewrite;
 mod weights;
 
 use super::{
-    encode::{CHUNK, Cost, encode},
+    encode::encode,
     recipe::Recipe,
     report::Report,
-    run::{Watch, Watched, each},
+    run::{Watch, Watched, check_paths, each},
+    source::{CHUNK, Cost},
 };
 use crate::{
     error::{Error, Result},
     format::{
-        file::Writer,
+        file::{TensorFile, Writer},
         onnx::{self, Onnx},
     },
     quant::layout::{MatMulNBits, OnnxLinear, ZeroPoints},
@@ -42,11 +43,8 @@ pub fn quantize(
 }
 
 fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: usize) -> Result<Report> {
+    check_paths(input, output)?;
     let read = Onnx::open(input)?;
-    // Its weights are views of the file until the last is written.
-    if same_file(input, output) {
-        return Err(Error::argument("output", output.display(), "another file than the input"));
-    }
     let external = read.is_external();
     let rewrite::Rewritten { model, items, mut report } = rewrite::rewrite(read.inlined()?, recipe)?;
     if read.unknown_bytes() > 0 {
@@ -80,16 +78,10 @@ fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: us
     }
     for (item, cost) in items.iter().zip(costs) {
         if let Some(tensor) = report.tensors.get_mut(item.report) {
-            tensor.sqnr_db = Some(10.0 * (cost.signal / cost.noise).log10());
-            (tensor.max_abs, tensor.bound) = (Some(cost.max_abs), Some(cost.bound));
+            tensor.measured(cost);
         }
     }
     Ok(report)
-}
-
-/// Whether both paths are of one file.
-fn same_file(one: &Path, other: &Path) -> bool {
-    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 impl Item {

@@ -6,9 +6,10 @@ use super::{
 };
 use crate::{
     compress::{
-        encode::{Scheme, Source},
+        encode::Scheme,
         recipe::{Form, Recipe},
         report::{Report, TensorReport},
+        source::Source,
     },
     error::Result,
     format::{

@@ -24,11 +24,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Tensors one after the other from `start` on, each at a multiple of `alignment`; `fixed` before them.
+    /// Of a format with all its own bytes in front: `fixed`, then the tensors one after the other, each at a multiple of `alignment` (at least 1).
     ///
     /// # Errors
     /// As [`TensorInfo::byte_len`], and [`Argument`](crate::ErrorKind::Argument) for a file of 2⁶⁴ bytes and more.
-    pub(crate) fn in_order(fixed: Vec<u8>, tensors: &[TensorInfo], alignment: u64) -> Result<Self> {
+    pub fn in_order(fixed: Vec<u8>, tensors: &[TensorInfo], alignment: u64) -> Result<Self> {
         let mut end = fixed.len() as u64;
         let mut places = Vec::with_capacity(tensors.len());
         for tensor in tensors {

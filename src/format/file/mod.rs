@@ -79,6 +79,9 @@ pub trait TensorFile: Send + Sync {
     /// [`Argument`](crate::ErrorKind::Argument) for an index beyond the last.
     fn data(&self, index: usize) -> Result<Bytes>;
 
+    /// The length of the file in bytes, and of those that belong to it.
+    fn byte_len(&self) -> u64;
+
     /// What the file says of itself.
     fn metadata(&self) -> BTreeMap<String, String> {
         BTreeMap::new()

@@ -89,6 +89,10 @@ impl TensorFile for Gguf {
         "gguf"
     }
 
+    fn byte_len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }

@@ -100,6 +100,10 @@ impl TensorFile for NumpyFile {
         if self.zip.is_some() { "npz" } else { "npy" }
     }
 
+    fn byte_len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }

@@ -122,12 +122,6 @@ impl Onnx {
         Ok(model)
     }
 
-    /// The length of the model's file and those of its tensors, in bytes.
-    #[must_use]
-    pub fn byte_len(&self) -> u64 {
-        self.len + self.files.byte_len()
-    }
-
     /// Whether tensors lie in other files.
     #[must_use]
     pub fn is_external(&self) -> bool {
@@ -145,6 +139,10 @@ impl Onnx {
 impl TensorFile for Onnx {
     fn format(&self) -> &'static str {
         "onnx"
+    }
+
+    fn byte_len(&self) -> u64 {
+        self.len + self.files.byte_len()
     }
 
     fn tensors(&self) -> &[TensorInfo] {

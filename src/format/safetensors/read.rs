@@ -140,6 +140,10 @@ impl TensorFile for SafeTensors {
         "safetensors"
     }
 
+    fn byte_len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }

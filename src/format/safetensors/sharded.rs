@@ -89,6 +89,10 @@ impl TensorFile for Sharded {
         "safetensors"
     }
 
+    fn byte_len(&self) -> u64 {
+        self.shards.iter().map(SafeTensors::byte_len).sum()
+    }
+
     fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }

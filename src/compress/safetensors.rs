@@ -1,0 +1,82 @@
+//! Weights of any model file as codes in a safetensors file.
+
+use super::{
+    encode::{Scheme, encode},
+    recipe::Recipe,
+    report::Report,
+    run::{Watch, check_paths},
+    source::CHUNK,
+    tensors::{Kept, Plan},
+};
+use crate::{
+    error::Result,
+    format::{
+        file::{self, TensorInfo},
+        safetensors::{self, Convention, Form, Parts},
+    },
+    tensor::Granularity,
+};
+use std::{collections::BTreeMap, path::Path};
+
+/// Quantizes the floating-point tensors of two axes or more of a model file of any format into a safetensors file, by a convention of
+/// [`format::safetensors`](crate::format::safetensors): a scale for each index of the first axis, or for each group along the last. The
+/// other tensors are copied. A tensor that the convention does not have stays, and the report says why. `watch` is called again and again,
+/// and can stop the work.
+///
+/// ```no_run
+/// use lapidary::{compress::{self, Recipe}, format::safetensors::Convention};
+/// let recipe = Recipe::new(4)?.with_group(128)?.symmetric().keep(["lm_head"]);
+/// let go_on = |_: compress::Progress<'_>| std::ops::ControlFlow::Continue(());
+/// let report = compress::safetensors("model.safetensors.index.json", "small.safetensors", &recipe, Convention::PackQuantized, &go_on)?;
+/// println!("{report}");
+/// # Ok::<(), lapidary::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`file::open`] and [`safetensors::layout`]; [`NonFinite`](crate::ErrorKind::NonFinite) for a weight that is NaN or infinite, with its
+/// name; [`Io`](crate::ErrorKind::Io) when the output cannot be written; [`Cancelled`](crate::ErrorKind::Cancelled) when `watch` says so;
+/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. There is no output then, and the input is as it was.
+pub fn quantize(
+    input: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    recipe: &Recipe,
+    convention: Convention,
+    watch: Watch<'_>,
+) -> Result<Report> {
+    let (input, output) = (input.as_ref(), output.as_ref());
+    check_paths(input, output)?;
+    let read = file::open(input)?;
+    let mut metadata = if read.format() == "safetensors" { read.metadata() } else { BTreeMap::new() };
+    let plan = Plan::new(&*read, recipe, |info| {
+        let (kept, entry) = kept(info, recipe, convention).map_err(|error| error.to_string())?;
+        metadata.extend(entry);
+        Ok(kept)
+    })?;
+    let layout = safetensors::layout(&plan.tensors, &metadata)?;
+    plan.run(&*read, layout, output, watch)
+}
+
+/// The tensors that hold a quantized one, and its entry in the metadata.
+fn kept(
+    info: &TensorInfo,
+    recipe: &Recipe,
+    convention: Convention,
+) -> Result<(Kept<'static>, Option<(String, String)>)> {
+    let last = info.shape.last().copied().unwrap_or(1);
+    let (granularity, shared) = match recipe.group {
+        None => (Granularity::Channel { axis: 0 }, "a scale a row".to_string()),
+        Some(size) => (Granularity::Group { size: size.min(last) }, format!("groups of {size}")),
+    };
+    let scheme = Scheme { bits: recipe.bits, symmetric: recipe.symmetric, granularity };
+    // The form does not depend on the number of rows.
+    let parts = Parts::new(convention, &info.name, &info.shape, Form::of(&scheme.layout(&info.shape)?))?;
+    let zeros = if recipe.symmetric { ", no zero points" } else { "" };
+    let (tensors, entry) = (parts.tensors().to_vec(), parts.metadata());
+    let outcome = format!("{} bits, {shared}{zeros}", recipe.bits);
+    let write = move |source: &super::source::Source, first: usize, writer: &file::Writer| {
+        encode(source, scheme, CHUNK, &mut |row, q| {
+            parts.encode(q, row)?.iter().try_for_each(|part| writer.write(first + part.index, part.offset, &part.bytes))
+        })
+    };
+    Ok((Kept { tensors, outcome, write: Box::new(write) }, entry))
+}

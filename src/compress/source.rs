@@ -1,0 +1,81 @@
+//! Tensors of a file, read some rows at a time, and what became of them.
+
+use crate::{
+    error::{Error, Result},
+    format::file::{Bytes, ElementType},
+    tensor::view::checked_volume,
+};
+use std::ops::Range;
+
+/// Elements that are worked on together: 16 MiB of `f32`.
+pub(super) const CHUNK: usize = 1 << 22;
+
+/// A floating-point tensor of a file.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) bytes: Bytes,
+    pub(super) element: ElementType,
+    /// As it is in the file.
+    pub(super) shape: Vec<usize>,
+    /// Whether a matrix is read by columns.
+    pub(super) transposed: bool,
+}
+
+impl Source {
+    /// The shape as it is read.
+    pub(super) fn shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if self.transposed {
+            shape.reverse();
+        }
+        shape
+    }
+
+    /// Some rows of the first axis of [`shape`](Self::shape).
+    pub(super) fn rows(&self, rows: Range<usize>, values: &mut Vec<f32>) -> Result<()> {
+        let shape = self.shape();
+        let width = checked_volume(shape.get(1..).unwrap_or_default())?;
+        values.clear();
+        values.resize(rows.len() * width, 0.0);
+        let size = self.element.bytes(1).unwrap_or(0);
+        let part = |range: Range<usize>| {
+            let bytes = self.bytes.get(range.start * size..range.end * size);
+            bytes.ok_or_else(|| Error::shape("bytes of a tensor", &[range.end * size], &[self.bytes.len()]))
+        };
+        if !self.transposed {
+            return self.element.to_f32(part(rows.start * width..rows.end * width)?, values);
+        }
+        let (count, columns) = (rows.len(), shape.first().copied().unwrap_or(0));
+        let mut line = vec![0f32; count];
+        for k in 0..width {
+            self.element.to_f32(part(k * columns + rows.start..k * columns + rows.end)?, &mut line)?;
+            for (values, &value) in values.chunks_exact_mut(width).zip(&line) {
+                values[k] = value;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What quantizing cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Cost {
+    pub(super) signal: f64,
+    pub(super) noise: f64,
+    pub(super) max_abs: f64,
+    /// NaN where there is none.
+    pub(super) bound: f64,
+}
+
+impl Cost {
+    /// Counts what numbers became.
+    #[cfg(feature = "gguf")]
+    pub(super) fn add(&mut self, before: &[f32], after: &[f32]) {
+        for (&x, &y) in before.iter().zip(after) {
+            let error = f64::from(x) - f64::from(y);
+            self.signal += f64::from(x) * f64::from(x);
+            self.noise += error * error;
+            self.max_abs = self.max_abs.max(error.abs());
+        }
+    }
+}
