@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     quant::{Affine, Certify, MinMax, Range, Symmetric},
     tensor::{Granularity, Grid, QTensor, TensorRef, Values, view::checked_volume},
-    traits::QuantizerExt,
+    traits::Quantizer,
 };
 
 /// How the codes of a tensor are chosen.
@@ -103,8 +103,13 @@ pub(super) fn encode(
             None => quantizer.quantize_into(TensorRef::from(&tensor), &mut q)?,
         }
         let error = q.error(&tensor)?;
-        cost.signal += values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
-        cost.noise += error.mse * values.len() as f64;
+        let noise = error.mse * values.len() as f64;
+        // Of what is kept exactly there is no ratio.
+        cost.signal += match noise {
+            0.0 => values.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>(),
+            _ => noise * 10f64.powf(error.sqnr_db / 10.0),
+        };
+        cost.noise += noise;
         cost.max_abs = cost.max_abs.max(error.max_abs);
         cost.bound = cost.bound.max(quantizer.certificate(&q)?.max_abs());
         sink(first, &q)?;
@@ -128,7 +133,8 @@ fn shared_grid(
     for part in parts {
         let own = part_shape(part.len());
         source.rows(part, values)?;
-        let q = ranges.quantize(TensorRef::new(values, &own)?)?;
+        let mut q = Quantizer::<f32>::layout(&ranges, &own)?;
+        ranges.fit(TensorRef::new(values, &own)?, &mut q)?;
         let Grid::MinMax { min: Values::F32(min), max: Values::F32(max) } = q.grid() else {
             return Err(Error::argument("levels", q.grid().form(), "minima and maxima"));
         };

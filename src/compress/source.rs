@@ -9,6 +9,8 @@ use std::ops::Range;
 
 /// Elements that are worked on together: 16 MiB of `f32`.
 pub(super) const CHUNK: usize = 1 << 22;
+/// Lines of a transposed matrix that are read together.
+const LINES: usize = 16;
 
 /// A floating-point tensor of a file.
 #[derive(Debug, Clone)]
@@ -45,12 +47,18 @@ impl Source {
         if !self.transposed {
             return self.element.to_f32(part(rows.start * width..rows.end * width)?, values);
         }
+        // Some lines at a time, so that what is written lies together.
         let (count, columns) = (rows.len(), shape.first().copied().unwrap_or(0));
-        let mut line = vec![0f32; count];
-        for k in 0..width {
-            self.element.to_f32(part(k * columns + rows.start..k * columns + rows.end)?, &mut line)?;
-            for (values, &value) in values.chunks_exact_mut(width).zip(&line) {
-                values[k] = value;
+        let mut lines = vec![0f32; LINES * count];
+        for k in (0..width).step_by(LINES) {
+            let together = LINES.min(width - k);
+            for (line, k) in lines.chunks_exact_mut(count).zip(k..k + together) {
+                self.element.to_f32(part(k * columns + rows.start..k * columns + rows.end)?, line)?;
+            }
+            for (i, values) in values.chunks_exact_mut(width).enumerate() {
+                for (j, value) in values[k..k + together].iter_mut().enumerate() {
+                    *value = lines[j * count + i];
+                }
             }
         }
         Ok(())

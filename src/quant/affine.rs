@@ -1,7 +1,7 @@
 //! The affine quantizer: evenly spaced levels, one of which is 0.
 
 use super::{
-    certificate::{Certificate, Certify, Steps, certify},
+    certificate::{Certificate, Certify, HALF, Reach, Steps, certify},
     range::Range,
     spec::{Spec, encode_checked, granularity},
 };
@@ -120,12 +120,12 @@ impl<T: Element> Quantizer<T> for Affine {
 impl<T: Element> Certify<T> for Affine {
     fn certificate(&self, q: &QTensor) -> Result<Certificate> {
         self.check::<T>(q.shape(), q)?;
-        Ok(certify_affine::<T>(q, |_| 0.5))
+        Ok(certify_affine::<T>(q, HALF))
     }
 }
 
 /// The certificate of evenly spaced levels with an exact 0.
-pub(super) fn certify_affine<T: Element>(q: &QTensor, reach: impl Fn(u16) -> f64) -> Certificate {
+pub(super) fn certify_affine<T: Element>(q: &QTensor, reach: Reach<impl Fn(u16) -> f64>) -> Certificate {
     let middle = 1u16 << (q.bits() - 1);
     let top = (1u32 << q.bits()) - 1;
     certify::<T>(

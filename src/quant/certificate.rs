@@ -94,28 +94,48 @@ pub(super) struct Steps {
     pub(super) largest: f64,
 }
 
-/// The certificate of a tensor of `T`, whose codes each stand for values within `reach(code)` steps of their level.
+/// How far values can be from their level, in steps.
+pub(super) enum Reach<F> {
+    /// Half of one, whatever the code: levels are evenly spaced.
+    Half,
+    Of(F),
+}
+
+/// Half a step for every code.
+pub(super) const HALF: Reach<fn(u16) -> f64> = Reach::Half;
+
+/// The certificate of a tensor of `T`, whose codes each stand for values within their reach.
 pub(super) fn certify<T: Element>(
     q: &QTensor,
     steps: impl Fn(usize) -> Steps,
-    reach: impl Fn(u16) -> f64,
+    reach: Reach<impl Fn(u16) -> f64>,
 ) -> Certificate {
     let layout = q.layout();
     let ulps = if T::DTYPE == DType::F64 || q.bits() == 16 { 2.0 } else { 1.0 };
-    let mut groups: Vec<f64> = vec![0.0; q.groups()];
+    // Rounding of this very sum must not make it smaller than it is.
+    let bound = |step: f64, reach: f64, slack: f64| (step * reach + slack) * (1.0 + 2.0 * f64::EPSILON);
+    let slack = |largest: f64| ulps * ulp::<T>(largest.min(T::LARGEST));
+    let group_bound = |group| {
+        let Steps { step, largest } = steps(group);
+        bound(step, 0.5, slack(largest))
+    };
+    let (mut groups, codes) = match reach {
+        Reach::Half => ((0..q.groups()).map(group_bound).collect(), Vec::new()),
+        Reach::Of(_) => (vec![0.0; q.groups()], q.codes()),
+    };
     let mut bounds = vec![0.0; layout.cols];
-    let row_norms = q
-        .codes()
-        .chunks_exact(layout.cols)
-        .enumerate()
-        .map(|(row, codes)| {
+    let row_norms = (0..q.len() / layout.cols)
+        .map(|row| {
             for (run, group) in layout.runs(row, 0..layout.cols) {
+                let Reach::Of(reach) = &reach else {
+                    bounds[run].fill(groups[group]);
+                    continue;
+                };
                 let Steps { step, largest } = steps(group);
-                let slack = ulps * ulp::<T>(largest.min(T::LARGEST));
-                for (bound, &code) in bounds[run.clone()].iter_mut().zip(&codes[run]) {
-                    // Rounding of this very sum must not make it smaller than it is.
-                    *bound = (step * reach(code) + slack) * (1.0 + 2.0 * f64::EPSILON);
-                    groups[group] = groups[group].max(*bound);
+                let (slack, codes) = (slack(largest), &codes[row * layout.cols..][run.clone()]);
+                for (place, &code) in bounds[run].iter_mut().zip(codes) {
+                    *place = bound(step, reach(code), slack);
+                    groups[group] = groups[group].max(*place);
                 }
             }
             norm(&bounds)
@@ -174,7 +194,7 @@ pub(super) fn certify_listed<T: Element>(q: &QTensor, levels: &[f32], beyond: f3
     };
     // A list may be shorter than there are codes: its last level stands for the rest.
     let reach = |code: u16| reaches.get(usize::from(code)).or(reaches.last()).copied().unwrap_or_default();
-    certify::<T>(q, steps, reach)
+    certify::<T>(q, steps, Reach::Of(reach))
 }
 
 /// The distance from a magnitude to the next larger number of the type.

@@ -1,7 +1,7 @@
 //! The min-max quantizer: evenly spaced levels between the smallest and the largest value.
 
 use super::{
-    certificate::{Certificate, Certify, Steps, certify},
+    certificate::{Certificate, Certify, HALF, Steps, certify},
     spec::{Spec, encode_checked, granularity},
 };
 use crate::{
@@ -114,7 +114,7 @@ impl<T: Element> Certify<T> for MinMax {
             let (min, max) = ends(group).unwrap_or_default();
             Steps { step: (max / 2.0 - min / 2.0) / (self.spec.top() / 2.0), largest: min.abs().max(max.abs()) }
         };
-        Ok(certify::<T>(q, steps, |_| 0.5))
+        Ok(certify::<T>(q, steps, HALF))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     affine::{certify_affine, encode_affine, fit_scales, scale, scales_of},
-    certificate::{Certificate, Certify},
+    certificate::{Certificate, Certify, HALF, Reach},
     range::Range,
     spec::{Spec, encode_checked, granularity},
 };
@@ -130,8 +130,11 @@ impl<T: Element> Quantizer<T> for Symmetric {
 impl<T: Element> Certify<T> for Symmetric {
     fn certificate(&self, q: &QTensor) -> Result<Certificate> {
         self.check::<T>(q.shape(), q)?;
+        if !self.full_range {
+            return Ok(certify_affine::<T>(q, HALF));
+        }
         let top = self.spec.top();
-        Ok(certify_affine::<T>(q, |code| if self.full_range && f64::from(code) == top { 1.0 } else { 0.5 }))
+        Ok(certify_affine::<T>(q, Reach::Of(|code| if f64::from(code) == top { 1.0 } else { 0.5 })))
     }
 }
 
