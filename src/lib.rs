@@ -152,3 +152,7 @@ struct Quantization;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/SPARSITY.md")]
 struct Sparsity;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/MODELS.md")]
+struct Models;

