@@ -314,6 +314,22 @@ fn what_a_model_cannot_have_is_said() {
 }
 
 #[test]
+fn in_old_models_all_weights_are_inputs() {
+    let folder = Folder::new("old");
+    let input = |name: &str| ValueInfoProto { name: Some(name.into()), ..Default::default() };
+    let mut whole = model(8, vec![node("MatMul", &["x", "w"], "y")], vec![f32s("w", &[64, 32], &numbers(2048, 8))]);
+    whole.ir_version = Some(3);
+    whole.graph.as_mut().unwrap().input = vec![input("x"), input("w")];
+    let path = folder.model(&whole);
+    let report = compress::onnx(&path, folder.out(), &Recipe::new(8).unwrap(), &go_on).unwrap();
+    assert!(report.tensors[0].outcome.is_ok());
+    let written = Onnx::open(folder.out()).unwrap();
+    let inputs: Vec<_> = written.model().graph.as_ref().unwrap().input.iter().map(|input| input.name.clone()).collect();
+    assert_eq!((inputs, written.model().ir_version), (vec![Some("x".into())], Some(7)));
+    assert_eq!(written.model().opset_import[0].version, Some(13));
+}
+
+#[test]
 fn weights_in_other_files_stay_in_one() {
     let folder = Folder::new("external");
     let weight = f32s("w", &[300, 200], &numbers(60_000, 4));
@@ -355,6 +371,9 @@ fn nothing_is_left_of_what_fails() {
     let error = compress::onnx(&broken, folder.out(), &recipe, &go_on).unwrap_err();
     assert_eq!((error.kind(), error.index()), (ErrorKind::NonFinite, Some(77)));
     assert!(error.tensor().unwrap().starts_with('w'));
+    // As matrices that are multiplied, they are read by columns.
+    let error = compress::onnx(&broken, folder.out(), &Recipe::new(4).unwrap(), &go_on).unwrap_err();
+    assert_eq!((error.kind(), error.index()), (ErrorKind::NonFinite, Some(77)));
     assert_eq!(fs::read(folder.out()).unwrap(), b"before");
     let error = compress::onnx(&broken, &broken, &recipe, &go_on).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Argument);

@@ -98,10 +98,11 @@ pub(super) fn encode(
         match &grid {
             Some(grid) => {
                 q.set_grid(grid.clone())?;
-                quantizer.encode(TensorRef::from(&tensor), &mut q)?;
+                quantizer.encode(TensorRef::from(&tensor), &mut q)
             }
-            None => quantizer.quantize_into(TensorRef::from(&tensor), &mut q)?,
+            None => quantizer.quantize_into(TensorRef::from(&tensor), &mut q),
         }
+        .map_err(|error| source.placed(error, first, &values))?;
         let error = q.error(&tensor)?;
         let noise = error.mse * values.len() as f64;
         // Of what is kept exactly there is no ratio.
@@ -131,10 +132,10 @@ fn shared_grid(
     };
     let mut ends: Vec<(f32, f32)> = Vec::new();
     for part in parts {
-        let own = part_shape(part.len());
+        let (own, first) = (part_shape(part.len()), part.start);
         source.rows(part, values)?;
         let mut q = Quantizer::<f32>::layout(&ranges, &own)?;
-        ranges.fit(TensorRef::new(values, &own)?, &mut q)?;
+        ranges.fit(TensorRef::new(values, &own)?, &mut q).map_err(|error| source.placed(error, first, values))?;
         let Grid::MinMax { min: Values::F32(min), max: Values::F32(max) } = q.grid() else {
             return Err(Error::argument("levels", q.grid().form(), "minima and maxima"));
         };

@@ -5,7 +5,7 @@ use super::{
     report::Report,
     run::{Watch, check_paths},
     source::{CHUNK, Cost, Source},
-    tensors::{Kept, Plan},
+    tensors::{Kept, Plan, Step},
 };
 use crate::{
     error::Result,
@@ -72,22 +72,23 @@ fn kept(info: &TensorInfo, kind: GgmlType) -> Kept<'static> {
     Kept {
         tensors: vec![TensorInfo { element, ..info.clone() }],
         outcome: element.to_string(),
-        write: Box::new(move |source, first, writer| write(source, kind, first, writer)),
+        write: Box::new(move |source, first, writer, step| write(source, kind, first, writer, step)),
     }
 }
 
 /// Rows are worked on some at a time.
-fn write(source: &Source, kind: GgmlType, first: usize, writer: &Writer) -> Result<Cost> {
+fn write(source: &Source, kind: GgmlType, first: usize, writer: &Writer, step: Step<'_>) -> Result<Cost> {
     let last = source.shape.last().copied().unwrap_or(1).max(1);
     let rows = checked_volume(&source.shape)? / last;
-    let step = (CHUNK / last).max(1);
+    let together = (CHUNK / last).max(1);
     let flat = Source { shape: vec![rows, last], ..source.clone() };
     let (mut values, mut decoded, mut cost, mut end) = (Vec::new(), Vec::new(), Cost::default(), 0);
-    for row in (0..rows).step_by(step) {
-        let part = row..rows.min(row + step);
+    for row in (0..rows).step_by(together) {
+        let part = row..rows.min(row + together);
         let shape = [part.len(), last];
         flat.rows(part, &mut values)?;
-        let encoded = kind.encode(TensorRef::new(&values, &shape)?)?;
+        let encoded = kind.encode(TensorRef::new(&values, &shape)?);
+        let encoded = encoded.map_err(|error| flat.placed(error, row, &values))?;
         decoded.resize(values.len(), 0.0);
         kind.decode(&encoded.bytes, &mut decoded)?;
         cost.add(&values, &decoded);
@@ -96,6 +97,7 @@ fn write(source: &Source, kind: GgmlType, first: usize, writer: &Writer) -> Resu
         cost.bound = if bound.is_nan() || cost.bound.is_nan() { f64::NAN } else { cost.bound.max(bound) };
         writer.write(first, end, &encoded.bytes)?;
         end += encoded.bytes.len() as u64;
+        step(values.len())?;
     }
     Ok(cost)
 }

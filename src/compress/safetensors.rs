@@ -5,8 +5,8 @@ use super::{
     recipe::Recipe,
     report::Report,
     run::{Watch, check_paths},
-    source::CHUNK,
-    tensors::{Kept, Plan},
+    source::{CHUNK, Source},
+    tensors::{Kept, Plan, Step},
 };
 use crate::{
     error::Result,
@@ -73,9 +73,11 @@ fn kept(
     let zeros = if recipe.symmetric { ", no zero points" } else { "" };
     let (tensors, entry) = (parts.tensors().to_vec(), parts.metadata());
     let outcome = format!("{} bits, {shared}{zeros}", recipe.bits);
-    let write = move |source: &super::source::Source, first: usize, writer: &file::Writer| {
+    let write = move |source: &Source, first: usize, writer: &file::Writer, step: Step<'_>| {
         encode(source, scheme, CHUNK, &mut |row, q| {
-            parts.encode(q, row)?.iter().try_for_each(|part| writer.write(first + part.index, part.offset, &part.bytes))
+            let mut written = parts.encode(q, row)?.into_iter();
+            written.try_for_each(|part| writer.write(first + part.index, part.offset, &part.bytes))?;
+            step(q.len())
         })
     };
     Ok((Kept { tensors, outcome, write: Box::new(write) }, entry))

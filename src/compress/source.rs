@@ -1,7 +1,7 @@
 //! Tensors of a file, read some rows at a time, and what became of them.
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::file::{Bytes, ElementType},
     tensor::view::checked_volume,
 };
@@ -31,6 +31,21 @@ impl Source {
             shape.reverse();
         }
         shape
+    }
+
+    /// An error about `values`, the rows from `first` on, as one about the tensor.
+    pub(super) fn placed(&self, error: Error, first: usize, values: &[f32]) -> Error {
+        let Some((index, &value)) = error.index().and_then(|index| Some((index, values.get(index)?))) else {
+            return error;
+        };
+        if error.kind() != ErrorKind::NonFinite {
+            return error;
+        }
+        let shape = self.shape();
+        let (width, rows) = (shape.iter().skip(1).product::<usize>().max(1), shape.first().copied().unwrap_or(1));
+        let (row, column) = (first + index / width, index % width);
+        let index = if self.transposed { column * rows + row } else { row * width + column };
+        Error::non_finite("tensor", index, value.into())
     }
 
     /// Some rows of the first axis of [`shape`](Self::shape).

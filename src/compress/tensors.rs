@@ -12,8 +12,11 @@ use crate::{
 };
 use std::path::Path;
 
+/// Is told of so many elements that are done.
+pub(super) type Step<'a> = &'a dyn Fn(usize) -> Result<()>;
+
 /// Writes the codes of a tensor to the places from a number on.
-type Write<'a> = Box<dyn Fn(&Source, usize, &Writer) -> Result<Cost> + Send + Sync + 'a>;
+type Write<'a> = Box<dyn Fn(&Source, usize, &Writer, Step<'_>) -> Result<Cost> + Send + Sync + 'a>;
 
 /// How a tensor will be kept.
 pub(super) struct Kept<'a> {
@@ -98,16 +101,19 @@ impl<'a> Plan<'a> {
             let info = file.tensors().get(job.input);
             let info = info.ok_or_else(|| Error::argument("index of a tensor", job.input, "in range"))?;
             let write = || match &job.codes {
-                None => writer.write(job.first, 0, &file.data(job.input)?).map(|()| None),
+                None => {
+                    writer.write(job.first, 0, &file.data(job.input)?)?;
+                    watched.add(&info.name, job.bytes).map(|()| None)
+                }
                 Some((write, _)) => {
                     let bytes = file.data(job.input)?;
                     let source = Source { bytes, element: info.element, shape: info.shape.clone(), transposed: false };
-                    write(&source, job.first, &writer).map(Some)
+                    let size = info.element.bytes(1).unwrap_or(0);
+                    let step = |elements: usize| watched.add(&info.name, (elements * size) as u64);
+                    write(&source, job.first, &writer, &step).map(Some)
                 }
             };
-            let cost = write().map_err(|error| error.in_tensor(&info.name))?;
-            watched.add(&info.name, job.bytes)?;
-            Ok(cost)
+            write().map_err(|error| error.in_tensor(&info.name))
         })?;
         writer.finish()?;
         for (job, cost) in jobs.iter().zip(costs) {

@@ -64,18 +64,15 @@ fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: us
         }
     };
     report.bytes_after = first.byte_len() + second.as_ref().map_or(0, |(own, _)| own.byte_len());
-    let path = second.as_ref().map_or(output, |(_, data)| data);
-    let writer = first.create(path)?;
+    let (writer, own) = match second {
+        None => (first.create(output)?, None),
+        // Both are there before the first gets its name.
+        Some((own, data)) => (first.create(data)?, Some(own.create(output)?)),
+    };
     let watched = Watched::new(watch, items.iter().map(|item| item.source.bytes.len() as u64).sum());
-    let costs = each(&items, |item| {
-        let cost = item.write(&writer, chunk).map_err(|error| error.in_tensor(&item.name))?;
-        watched.add(&item.name, item.source.bytes.len() as u64)?;
-        Ok(cost)
-    })?;
+    let costs = each(&items, |item| item.write(&writer, chunk, &watched).map_err(|error| error.in_tensor(&item.name)))?;
     writer.finish()?;
-    if let Some((own, _)) = second {
-        own.create(output)?.finish()?;
-    }
+    own.map_or(Ok(()), Writer::finish)?;
     for (item, cost) in items.iter().zip(costs) {
         if let Some(tensor) = report.tensors.get_mut(item.report) {
             tensor.measured(cost);
@@ -86,7 +83,8 @@ fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: us
 
 impl Item {
     /// Quantizes the tensor and writes its parts to their places.
-    fn write(&self, writer: &Writer, chunk: usize) -> Result<Cost> {
+    fn write(&self, writer: &Writer, chunk: usize, watched: &Watched<'_>) -> Result<Cost> {
+        let size = self.source.element.bytes(1).unwrap_or(0);
         let mut ends = [0u64; 3];
         let mut first = true;
         let mut put = |which: usize, number: usize, bytes: &[u8]| -> Result<()> {
@@ -117,7 +115,7 @@ impl Item {
                     }
                 }
             }
-            Ok(())
+            watched.add(&self.name, (q.len() * size) as u64)
         })
     }
 }

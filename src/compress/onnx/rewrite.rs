@@ -70,6 +70,8 @@ impl Way {
 /// What the whole of the work has to know.
 struct Work<'a> {
     recipe: &'a Recipe,
+    /// Of the format before version 4: all initializers are inputs, and none may be replaced.
+    old: bool,
     /// The version of the operators there is.
     from: i64,
     /// Why a higher version cannot be, by version.
@@ -93,6 +95,7 @@ pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe) -> Result<Rewritte
     }
     let mut work = Work {
         recipe,
+        old: model.ir_version.unwrap_or(0) < 4,
         from,
         blocked,
         names: all,
@@ -105,7 +108,11 @@ pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe) -> Result<Rewritte
     if let Some(graph) = &mut model.graph {
         work.graph(graph, "")?;
     }
-    let Work { opset: needed, microsoft, items, mut report, .. } = work;
+    let Work { old, opset: needed, microsoft, items, mut report, .. } = work;
+    if old && !items.is_empty() {
+        // Where initializers need not be inputs.
+        model.ir_version = Some(4);
+    }
     if needed > from {
         opset::import(&mut model, "", needed);
         report
@@ -126,7 +133,8 @@ impl Work<'_> {
                 self.graph(inner, &format!("{path}{called}/"))?;
             }
         }
-        let inputs: BTreeSet<_> = graph.input.iter().filter_map(|input| input.name.clone()).collect();
+        let inputs = graph.input.iter().filter_map(|input| input.name.clone());
+        let inputs: BTreeSet<_> = if self.old { BTreeSet::new() } else { inputs.collect() };
         let rank = |tensor: &TensorProto| tensor.dims.len();
         let initializers = graph.initializer.iter().filter_map(|tensor| Some((tensor.name.clone()?, rank(tensor))));
         let constants =
@@ -140,8 +148,9 @@ impl Work<'_> {
         let mut now = Now { nodes: &mut nodes, tensors: &mut tensors, multiplied: &mut multiplied };
         for tensor in std::mem::take(&mut graph.initializer) {
             let name = tensor.name.clone().unwrap_or_default();
-            if !self.weight(&name, path, &tensor, used(&name), inputs.contains(&name), &mut now)? {
-                now.tensors.push(tensor);
+            match self.weight(&name, path, &tensor, used(&name), inputs.contains(&name), &mut now)? {
+                true => graph.input.retain(|input| input.name.as_ref() != Some(&name)),
+                false => now.tensors.push(tensor),
             }
         }
         for node in std::mem::take(&mut graph.node) {
