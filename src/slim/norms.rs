@@ -9,6 +9,9 @@ use crate::{
     kernel::isa::{Isa, Kernel},
 };
 
+/// Elements that are taken together.
+const RUN: usize = 64;
+
 /// What is known of some magnitudes: `squares` is the sum of their squares over that of the largest, so that none overflows or vanishes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Norm {
@@ -34,24 +37,21 @@ impl Norm {
     /// With one after another, as [`with`](Norm::with) takes them.
     #[inline(always)]
     fn with_all<T: Element>(mut self, values: &[T]) -> Self {
-        let (runs, rest) = values.as_chunks::<64>();
+        let (runs, rest) = values.as_chunks();
         for run in runs {
             self = self.with_run(run);
         }
-        // A 0 more changes nothing.
-        for few in rest.chunks(16) {
-            let mut run = [T::default(); 16];
-            run[..few.len()].copy_from_slice(few);
-            self = self.with_run(&run);
+        for x in rest {
+            self = self.with(magnitude(*x));
         }
         self
     }
 
     /// Where none is a new largest, the quotients do not wait for one another.
     #[inline(always)]
-    fn with_run<T: Element, const N: usize>(mut self, run: &[T; N]) -> Self {
-        let (mut magnitudes, mut below) = ([0.0; N], true);
-        for i in 0..N {
+    fn with_run<T: Element>(mut self, run: &[T; RUN]) -> Self {
+        let (mut magnitudes, mut below) = ([0.0; RUN], true);
+        for i in 0..RUN {
             magnitudes[i] = magnitude(run[i]);
             below &= magnitudes[i] <= self.largest;
         }
@@ -121,10 +121,21 @@ impl<T: Element> Kernel for Take<'_, T> {
         let in_order = channels.windows(2).all(|pair| pair[0] + 1 == pair[1]);
         let first = channels.first().copied().unwrap_or_default();
         for block in values.chunks(inner * channels.len()) {
-            if inner == 1 && in_order {
-                for ((largest, squares), x) in largest[first..].iter_mut().zip(&mut squares[first..]).zip(block) {
-                    let norm = Norm { largest: *largest, squares: *squares }.with(magnitude(*x));
-                    (*largest, *squares) = (norm.largest, norm.squares);
+            if in_order && inner < RUN {
+                // Short runs of many channels: one element of each at a time. A 0 more changes nothing.
+                let all = first..first + channels.len();
+                let norms = largest[all.clone()].chunks_mut(RUN).zip(squares[all].chunks_mut(RUN));
+                for ((largest, squares), runs) in norms.zip(block.chunks(inner * RUN)) {
+                    for at in 0..inner {
+                        let mut magnitudes = [0.0; RUN];
+                        for (x, run) in magnitudes.iter_mut().zip(runs.chunks_exact(inner)) {
+                            *x = magnitude(run[at]);
+                        }
+                        for ((largest, squares), x) in largest.iter_mut().zip(squares.iter_mut()).zip(magnitudes) {
+                            let norm = Norm { largest: *largest, squares: *squares }.with(x);
+                            (*largest, *squares) = (norm.largest, norm.squares);
+                        }
+                    }
                 }
                 continue;
             }
@@ -158,6 +169,30 @@ mod tests {
             let exact = values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
             let found = Norm::default().with_all(&values).value();
             prop_assert!((found - exact).abs() <= 1e-13 * exact, "{} {}", found, exact);
+        }
+
+        #[test]
+        fn each_channel_has_the_norm_of_its_elements_in_their_order(
+            (count, inner, blocks) in (1usize..140, 1usize..80, 1usize..4),
+            (in_order, scale, seed) in (any::<bool>(), -40i32..38, any::<u32>()),
+        ) {
+            // 3 and 140 have no divisor in common: a permutation.
+            let channels: Vec<usize> = (0..count).map(|i| if in_order { 2 + i } else { i * 3 % 140 }).collect();
+            let number = |i: usize| (seed.wrapping_add(i as u32).wrapping_mul(0x9e37_79b9) >> 20) as f32 - 2048.0;
+            let values: Vec<f32> = (0..count * inner * blocks).map(|i| number(i) * 10f32.powi(scale) / 2048.0).collect();
+            let mut norms = Norms { largest: vec![0.0; 145], squares: vec![0.0; 145] };
+            let mut expected = vec![Norm::default(); 145];
+            for isa in Isa::available() {
+                isa.run(Take { norms: &mut norms, channels: &channels, inner, values: &values });
+                for (run, values) in values.chunks(inner).enumerate() {
+                    let norm = &mut expected[channels[run % count]];
+                    *norm = values.iter().fold(*norm, |norm, x| norm.with(magnitude(*x)));
+                }
+                for (expected, (largest, squares)) in expected.iter().zip(norms.largest.iter().zip(&norms.squares)) {
+                    prop_assert_eq!(largest.to_bits(), expected.largest.to_bits());
+                    prop_assert_eq!(squares.to_bits(), expected.squares.to_bits());
+                }
+            }
         }
     }
 }
