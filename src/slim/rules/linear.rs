@@ -272,12 +272,13 @@ impl Rule for Linear {
         };
         let exact = |c: f64| c == 0.0 || self.is_uniform(&form);
         let constant = |o: usize| {
+            let taps = form.taps_of(o);
             form.seen_by(o).try_fold(bias[o], |sum, i| {
-                if weights.are_zero(o, i) {
+                if weights.are_zero(taps(i)) {
                     return Some(sum);
                 }
                 let c = given.get(i).copied().flatten().filter(|c| exact(*c))?;
-                Some(sum + c * self.sum(at, weights.taps(o, i)))
+                Some(sum + c * self.sum(at, weights.taps(o, taps(i))))
             })
         };
         Constants::new(output, (0..form.all_outputs()).map(constant).collect())
@@ -318,9 +319,9 @@ impl Rule for Linear {
         }
         let Some(mut weights) = Weights::new(at, fold.weights, &self.weight, form) else { return };
         let shift = |o: usize| {
-            let seen = form.seen_by(o);
+            let (seen, taps) = (form.seen_by(o), form.taps_of(o));
             let seen = dropped.iter().filter(|(i, _)| seen.contains(i));
-            seen.map(|&(i, c)| c * self.sum(at, weights.taps(o, i))).sum()
+            seen.map(|&(i, c)| c * self.sum(at, weights.taps(o, taps(i)))).sum()
         };
         let shifts = (0..form.all_outputs()).map(shift).collect();
         fold.shift(self.bias.as_deref(), shifts, at.output().atoms());

@@ -45,14 +45,15 @@ impl Form {
         start..start + self.inputs
     }
 
-    /// Where the weights of an output and an input of the whole are, which it sees.
-    fn taps(&self, output: usize, input: usize) -> Range<usize> {
-        let row = if self.inputs_first {
-            input * self.outputs + output % self.outputs
+    /// Where the weights of an output are, for each input of the whole that it sees.
+    pub(super) fn taps_of(&self, output: usize) -> impl Fn(usize) -> Range<usize> + use<> {
+        let taps = self.taps;
+        let (start, step) = if self.inputs_first {
+            (output % self.outputs, self.outputs)
         } else {
-            output * self.inputs + input % self.inputs
+            (output * self.inputs - self.seen_by(output).start, 1)
         };
-        row * self.taps..(row + 1) * self.taps
+        move |input| (start + input * step) * taps..(start + input * step + 1) * taps
     }
 
     /// A range with all weights of an output.
@@ -83,20 +84,19 @@ impl<'a> Weights<'a> {
         Some(Self { form, source, tensor, values: Vec::new(), range: 0..0 })
     }
 
-    /// Whether all weights of an output and an input of the whole, which it sees, are 0.
-    pub(super) fn are_zero(&self, output: usize, input: usize) -> bool {
-        self.source.is_zero(self.tensor, self.form.taps(output, input))
+    /// Whether some are all 0.
+    pub(super) fn are_zero(&self, taps: Range<usize>) -> bool {
+        self.source.is_zero(self.tensor, taps)
     }
 
-    /// The weights of an output and an input of the whole, which it sees. Fast while the output is the same.
-    pub(super) fn taps(&mut self, output: usize, input: usize) -> &[f64] {
+    /// Some of those of an output: fast while the output is the same.
+    pub(super) fn taps(&mut self, output: usize, taps: Range<usize>) -> &[f64] {
         let range = self.form.all_taps(output);
         if self.range != range {
             self.values.clear();
             self.source.read(self.tensor, range.clone(), &mut self.values);
             self.range = range;
         }
-        let taps = self.form.taps(output, input);
         self.values.get(taps.start - self.range.start..taps.end - self.range.start).unwrap_or_default()
     }
 
@@ -107,7 +107,8 @@ impl<'a> Weights<'a> {
             // Of most, the first weights tell.
             let mut left: Vec<usize> = self.form.seen_by(outputs.start).collect();
             for output in outputs {
-                left.retain(|&input| self.are_zero(output, input));
+                let taps = self.form.taps_of(output);
+                left.retain(|&input| self.are_zero(taps(input)));
                 if left.is_empty() {
                     break;
                 }
@@ -127,11 +128,11 @@ mod tests {
         // 4 outputs in 2 groups, 3 inputs each, 2 taps.
         let form = Form::new(&[4, 3, 2], 2, false).unwrap();
         assert_eq!((form.all_inputs(), form.all_outputs(), form.seen_by(2)), (6, 4, 3..6));
-        assert_eq!((form.taps(2, 4), form.all_taps(2)), (14..16, 12..18));
+        assert_eq!((form.taps_of(2)(4), form.all_taps(2)), (14..16, 12..18));
         // 4 inputs in 2 groups, 3 outputs each, 2 taps.
         let form = Form::new(&[4, 3, 2], 2, true).unwrap();
         assert_eq!((form.all_inputs(), form.all_outputs(), form.seen_by(4)), (4, 6, 2..4));
-        assert_eq!((form.taps(4, 3), form.all_taps(4)), (20..22, 0..24));
+        assert_eq!((form.taps_of(4)(3), form.all_taps(4)), (20..22, 0..24));
         assert!(Form::new(&[4], 1, false).is_none() && Form::new(&[3, 3], 2, false).is_none());
         assert!(Form::new(&[3, 3], 0, true).is_none());
     }

@@ -179,12 +179,11 @@ impl Constants {
         let Some(at) = self.axes.iter().position(|&a| a == axis) else { return vec![None; count] };
         let inner: usize = self.dims[at + 1..].iter().product();
         let mut channels: Vec<Option<Option<f64>>> = vec![None; count];
-        for (i, &value) in self.values.iter().enumerate() {
-            let channel = &mut channels[i / inner % count];
-            *channel = Some(match *channel {
-                None => value,
-                Some(known) => known.filter(|known| Some(*known) == value),
-            });
+        for block in self.values.chunks(inner * count) {
+            for (channel, values) in channels.iter_mut().zip(block.chunks(inner)) {
+                let first = channel.unwrap_or(values[0]);
+                *channel = Some(first.filter(|_| values.iter().all(|value| *value == first)));
+            }
         }
         channels.into_iter().map(Option::flatten).collect()
     }
