@@ -1,13 +1,14 @@
 //! How much each channel of each group matters.
 
 use super::{
+    norms::{Norm, norms},
     tensor::Bound,
     topology::{Role, Topology},
 };
 use crate::{
     element::Element,
     error::{Error, Result},
-    kernel::scan::scale_to_one,
+    kernel::{parallel, scan::scale_to_one},
     tensor::{TensorRef, qtensor::check_finite},
     traits::Criterion,
 };
@@ -191,30 +192,23 @@ fn check_scores(scores: &[f64], len: usize) -> Result<()> {
 struct Sum {
     count: usize,
     sum: f64,
-    largest: f64,
-    /// Of the scores over the largest so far, so that none overflows or vanishes.
-    squares: f64,
+    norm: Norm,
 }
 
 impl Sum {
     fn add(&mut self, score: f64) {
         self.count += 1;
         self.sum += score;
-        if score > self.largest {
-            self.squares = self.squares * (self.largest / score) * (self.largest / score) + 1.0;
-            self.largest = score;
-        } else if score > 0.0 {
-            self.squares += (score / self.largest) * (score / self.largest);
-        }
+        self.norm = self.norm.with(score);
     }
 
     fn aggregate(&self, aggregate: Aggregate) -> f64 {
         let value = match aggregate {
-            Aggregate::L2 => self.largest * self.squares.sqrt(),
+            Aggregate::L2 => self.norm.value(),
             Aggregate::Sum => self.sum,
             Aggregate::Mean if self.count == 0 => 0.0,
             Aggregate::Mean => self.sum / self.count as f64,
-            Aggregate::Max => self.largest,
+            Aggregate::Max => self.norm.largest,
         };
         value.min(f64::MAX)
     }
@@ -264,13 +258,15 @@ impl Importance {
         topology: &Topology,
         weights: &BTreeMap<K, TensorRef<'_, T>>,
     ) -> Result<Self> {
-        let norms = |role: Role| {
-            let scoring = Scoring::new().with_normalize(Normalize::Max).with_roles(&[role]);
-            scoring.elements(topology, weights, |_, tensor| {
-                Ok(tensor.as_slice().iter().map(|x| x.to_f64().abs()).collect())
-            })
+        let graph = &*topology.0;
+        let bound = Bound::new(graph, weights)?;
+        let norms = |role: Role| Self::normalized(topology, norms(graph, &bound, role), Normalize::Max);
+        let halves = (|| norms(Role::Produces), || norms(Role::Consumes));
+        let (incoming, outgoing) = match parallel::pays(topology.params()) {
+            true => parallel::join(halves.0, halves.1),
+            false => parallel::in_turn(halves.0, halves.1),
         };
-        let (incoming, outgoing) = (norms(Role::Produces)?, norms(Role::Consumes)?);
+        let (incoming, outgoing) = (incoming?, outgoing?);
         let product = topology.groups().iter().zip(incoming.scores.into_iter().zip(outgoing.scores));
         let product = product.map(|(group, (incoming, outgoing))| {
             let has = |role: Role| group.members.iter().any(|member| member.roles.contains(&role));

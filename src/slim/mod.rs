@@ -11,6 +11,7 @@ mod budget;
 mod importance;
 mod keep;
 mod latency;
+mod norms;
 mod plan;
 mod report;
 mod rules;

@@ -359,16 +359,22 @@ fn missing_axis(slot: &str, dims: &[usize], shape: &[usize]) -> Option<usize> {
 
 /// The elements at the kept indices of each axis.
 pub(super) fn gather<T: Copy>(values: &[T], shape: &[usize], axes: &[Vec<usize>]) -> Tensor<T> {
-    let mut kept = values.to_vec();
-    // From the last axis on, so that what is before stays in place.
-    for (axis, indices) in axes.iter().enumerate().rev().filter(|(axis, indices)| indices.len() != shape[*axis]) {
-        let inner: usize = axes[axis + 1..].iter().map(Vec::len).product();
-        let runs = kept.chunks(inner * shape[axis]);
-        let run =
-            |run: &[T]| indices.iter().flat_map(|&i| run[i * inner..(i + 1) * inner].to_vec()).collect::<Vec<_>>();
-        kept = runs.flat_map(run).collect();
+    let kept: Vec<usize> = axes.iter().map(Vec::len).collect();
+    // What is after the last cut axis stays whole, in runs.
+    let cut = kept.iter().zip(shape).rposition(|(kept, n)| kept != n).map_or(0, |axis| axis + 1);
+    let mut gathered = Vec::with_capacity(kept.iter().product());
+    gather_into(values, &shape[..cut], &axes[..cut], &mut gathered);
+    Tensor { shape: kept, values: gathered }
+}
+
+fn gather_into<T: Copy>(values: &[T], shape: &[usize], axes: &[Vec<usize>], gathered: &mut Vec<T>) {
+    let ([n, shape @ ..], [kept, axes @ ..]) = (shape, axes) else { return gathered.extend_from_slice(values) };
+    let inner = values.len() / n;
+    if inner == 1 {
+        gathered.extend(kept.iter().map(|&i| values[i]));
+    } else {
+        kept.iter().for_each(|&i| gather_into(&values[i * inner..(i + 1) * inner], shape, axes, gathered));
     }
-    Tensor { shape: axes.iter().map(Vec::len).collect(), values: kept }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::{
 use std::{
     borrow::{Borrow, Cow},
     collections::BTreeMap,
+    ops::Range,
 };
 
 /// A tensor of its own: what slimming made.
@@ -76,7 +77,19 @@ impl<'a, T: Element> Bound<'a, T> {
 }
 
 impl<T: Element> Source for Bound<'_, T> {
+    fn read(&self, tensor: usize, range: Range<usize>, values: &mut Vec<f64>) {
+        let run = self.0[tensor].as_slice().get(range).unwrap_or_default();
+        values.extend(run.iter().map(|x| x.to_f64()));
+    }
+
+    fn is_zero(&self, tensor: usize, range: Range<usize>) -> bool {
+        let run = self.0[tensor].as_slice().get(range).unwrap_or_default();
+        run.iter().all(|x| x.to_f64() == 0.0)
+    }
+
     fn values(&self, tensor: usize) -> Vec<f64> {
-        self.0[tensor].as_slice().iter().map(|x| x.to_f64()).collect()
+        let mut values = Vec::with_capacity(self.0[tensor].len());
+        self.read(tensor, 0..self.0[tensor].len(), &mut values);
+        values
     }
 }

@@ -1,6 +1,10 @@
 //! Dense layers and convolutions: every output is a sum over inputs.
 
-use super::{At, Constants, Cost, Cut, Fold, Node, Reads, Rule, Source, matrix::Form, pool::Window};
+use super::{
+    At, Constants, Cost, Cut, Fold, Node, Reads, Rule, Source,
+    matrix::{Form, Weights},
+    pool::Window,
+};
 use crate::{
     error::{Error, Result},
     slim::topology::{Atom, Layout, Link, Role},
@@ -157,9 +161,9 @@ impl Linear {
         window.is_unpadded() && (!self.inputs_first || form.taps == 1 && window.is_dense())
     }
 
-    /// What a constant input of 1 adds to an output, away from the border.
-    fn sum(&self, at: At<'_>, form: &Form, weights: &[f64], output: usize, input: usize) -> f64 {
-        let sum: f64 = form.taps(weights, output, input).iter().sum();
+    /// What a constant input of 1 adds to an output by these weights, away from the border.
+    fn sum(&self, at: At<'_>, taps: &[f64]) -> f64 {
+        let sum: f64 = taps.iter().sum();
         match &self.window {
             Some(window) if self.inputs_first => sum / window.stride_volume(at.input(0).shape.len().saturating_sub(1)),
             _ => sum,
@@ -263,15 +267,18 @@ impl Rule for Linear {
             return Constants::new(output, bias.into_iter().map(Some).collect());
         }
         let given = if self.mixes(input) { inputs[0].per_channel(input) } else { Vec::new() };
-        let values = at.values(weights, &self.weight);
+        let Some(mut weights) = Weights::new(at, weights, &self.weight, form) else {
+            return Constants::unknown(output);
+        };
         let exact = |c: f64| c == 0.0 || self.is_uniform(&form);
         let constant = |o: usize| {
+            let taps = form.taps_of(o);
             form.seen_by(o).try_fold(bias[o], |sum, i| {
-                if form.taps(&values, o, i).iter().all(|w| *w == 0.0) {
+                if weights.are_zero(taps(i)) {
                     return Some(sum);
                 }
                 let c = given.get(i).copied().flatten().filter(|c| exact(*c))?;
-                Some(sum + c * self.sum(at, &form, &values, o, i))
+                Some(sum + c * self.sum(at, weights.taps(o, taps(i))))
             })
         };
         Constants::new(output, (0..form.all_outputs()).map(constant).collect())
@@ -289,13 +296,8 @@ impl Rule for Linear {
         if self.goes_whole(&form) {
             return vec![Reads::Nothing; channels];
         }
-        let values = at.values(weights, &self.weight);
-        let mut silent = vec![true; form.all_inputs()];
-        for o in 0..form.all_outputs() {
-            for i in form.seen_by(o) {
-                silent[i] &= form.taps(&values, o, i).iter().all(|w| *w == 0.0);
-            }
-        }
+        let Some(weights) = Weights::new(at, weights, &self.weight, form) else { return Vec::new() };
+        let silent = weights.silent();
         let uniform = self.is_uniform(&form);
         let what = if self.is_transposed() { "transposed" } else { "zero-padded" };
         let read = |&silent: &bool| match (silent, uniform) {
@@ -315,11 +317,11 @@ impl Rule for Linear {
         if dropped.is_empty() || !self.mixes(at.input(0)) || self.goes_whole(&form) {
             return;
         }
-        let values = at.values(fold.weights, &self.weight);
+        let Some(mut weights) = Weights::new(at, fold.weights, &self.weight, form) else { return };
         let shift = |o: usize| {
-            let seen = form.seen_by(o);
+            let (seen, taps) = (form.seen_by(o), form.taps_of(o));
             let seen = dropped.iter().filter(|(i, _)| seen.contains(i));
-            seen.map(|&(i, c)| c * self.sum(at, &form, &values, o, i)).sum()
+            seen.map(|&(i, c)| c * self.sum(at, weights.taps(o, taps(i)))).sum()
         };
         let shifts = (0..form.all_outputs()).map(shift).collect();
         fold.shift(self.bias.as_deref(), shifts, at.output().atoms());

@@ -5,7 +5,10 @@ use crate::slim::{
     analysis::{Analysis, Verdict},
     topology::{Atom, Graph, Layout, Role},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 /// A node in its model.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +66,12 @@ impl<'a> At<'a> {
 
 /// The numbers of the model's tensors, by index.
 pub(crate) trait Source {
+    /// All of a tensor.
     fn values(&self, tensor: usize) -> Vec<f64>;
+    /// Appends some elements of a tensor.
+    fn read(&self, tensor: usize, range: Range<usize>, values: &mut Vec<f64>);
+    /// Whether some elements of a tensor are all 0.
+    fn is_zero(&self, tensor: usize, range: Range<usize>) -> bool;
 }
 
 /// A number of multiplications.
@@ -171,12 +179,11 @@ impl Constants {
         let Some(at) = self.axes.iter().position(|&a| a == axis) else { return vec![None; count] };
         let inner: usize = self.dims[at + 1..].iter().product();
         let mut channels: Vec<Option<Option<f64>>> = vec![None; count];
-        for (i, &value) in self.values.iter().enumerate() {
-            let channel = &mut channels[i / inner % count];
-            *channel = Some(match *channel {
-                None => value,
-                Some(known) => known.filter(|known| Some(*known) == value),
-            });
+        for block in self.values.chunks(inner * count) {
+            for (channel, values) in channels.iter_mut().zip(block.chunks(inner)) {
+                let first = channel.unwrap_or(values[0]);
+                *channel = Some(first.filter(|_| values.iter().all(|value| *value == first)));
+            }
         }
         channels.into_iter().map(Option::flatten).collect()
     }
@@ -305,7 +312,7 @@ pub(crate) struct Cut<'a> {
 
 impl<'a> Cut<'a> {
     /// How many of the channels at `range` of a value stay.
-    fn count(self, layout: &Layout, range: std::ops::Range<usize>) -> usize {
+    fn count(self, layout: &Layout, range: Range<usize>) -> usize {
         let atoms = layout.atoms().get(range).unwrap_or_default();
         self.kept.indices(self.at.graph, atoms).len()
     }

@@ -56,29 +56,22 @@ type Signature = (Vec<(usize, usize)>, Vec<(usize, usize, usize)>, Option<String
 /// The groups, in the order of their first channel, and the place of each channel.
 pub(super) fn collect(union: &mut Union, nodes: &[Entry], tensors: &[Shape]) -> (Vec<Group>, Vec<Place>) {
     let roots: Vec<usize> = (0..union.len()).map(|atom| union.root(atom)).collect();
-    let mut signatures: BTreeMap<usize, Signature> = BTreeMap::new();
-    for (atom, &root) in roots.iter().enumerate() {
-        if atom == root {
-            signatures.insert(root, (Vec::new(), Vec::new(), union.frozen(root).map(str::to_owned)));
-        }
-    }
+    let mut signatures: Vec<Signature> = vec![Signature::default(); roots.len()];
     for (value, node) in nodes.iter().enumerate() {
-        for (root, count) in counts(&roots, node.layout.atoms()) {
-            signatures.entry(root).and_modify(|signature| signature.0.push((value, count)));
-        }
+        each_count(&roots, node.layout.atoms(), |root, count| signatures[root].0.push((value, count)));
     }
     for (index, tensor) in tensors.iter().enumerate() {
         for (axis, entry) in tensor.axes.iter().enumerate() {
-            for (root, count) in counts(&roots, entry.atoms.as_deref().unwrap_or_default()) {
-                signatures.entry(root).and_modify(|signature| signature.1.push((index, axis, count)));
-            }
+            let atoms = entry.atoms.as_deref().unwrap_or_default();
+            each_count(&roots, atoms, |root, count| signatures[root].1.push((index, axis, count)));
         }
     }
     // Sets that occur alike are of one group.
     let mut known: BTreeMap<Signature, usize> = BTreeMap::new();
     let mut groups: Vec<Group> = Vec::new();
     let mut places = vec![Place { group: 0, at: 0 }; roots.len()];
-    for (root, signature) in signatures {
+    for (root, mut signature) in signatures.into_iter().enumerate().filter(|(atom, _)| roots[*atom] == *atom) {
+        signature.2 = union.frozen(root).map(str::to_owned);
         let index = match known.get(&signature) {
             Some(&index) => index,
             None => {
@@ -110,11 +103,10 @@ fn group((values, axes, frozen): &Signature, nodes: &[Entry], tensors: &[Shape],
     Group { name: name.unwrap_or_default(), size: 0, members, frozen: frozen.clone() }
 }
 
-/// How often each set occurs in a list of channels.
-fn counts(roots: &[usize], atoms: &[usize]) -> BTreeMap<usize, usize> {
-    let mut counts = BTreeMap::new();
-    for &atom in atoms {
-        *counts.entry(roots[atom]).or_insert(0) += 1;
-    }
-    counts
+/// How often each set occurs in a list of channels, of those that do.
+fn each_count(roots: &[usize], atoms: &[usize], mut found: impl FnMut(usize, usize)) {
+    let mut sets: Vec<usize> = atoms.iter().map(|&atom| roots[atom]).collect();
+    // Mostly they are in order.
+    sets.sort_unstable();
+    sets.chunk_by(|a, b| a == b).for_each(|alike| found(alike[0], alike.len()));
 }
