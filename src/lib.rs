@@ -77,6 +77,7 @@
 //! | `gguf` | no | GGUF files, `format::gguf` |
 //! | `numpy` | no | NumPy's `.npy` and `.npz` files, `format::numpy` |
 //! | `onnx` | no | ONNX models, `format::onnx`, and to make them smaller, `compress` |
+//! | `verify` | no | ONNX models run before and after, `compress::verify`, by `rten` |
 //! | `safetensors` | no | checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
 //! | `pytorch` | no | PyTorch's optimizer state as `torch.save` writes it, by `pytorch-reader` |
 //! | `sprs` | no | sparse matrices from and to those of `sprs` |

@@ -15,8 +15,12 @@ mod onnx;
 mod recipe;
 mod report;
 mod run;
+#[cfg(feature = "verify")]
+mod verify;
 
 pub use onnx::quantize as onnx;
 pub use recipe::{Form, Recipe};
 pub use report::{Report, TensorReport};
 pub use run::Progress;
+#[cfg(feature = "verify")]
+pub use verify::{Changed, Feed, Inputs, OutputReport, Verification, verify};
