@@ -179,6 +179,15 @@ fn a_model_is_as_itself() {
 }
 
 #[test]
+fn nodes_may_be_called_as_values() {
+    let folder = Folder::new("names");
+    let mut model = product(&numbers(K * N, 1));
+    model.graph.as_mut().unwrap().node[0].name = Some("y".into());
+    let path = folder.write("in.onnx", &model);
+    assert_eq!(compress::verify(&path, &path, &Inputs::random(0)).unwrap().max_relative(), 0.0);
+}
+
+#[test]
 fn fewer_bits_differ_more() {
     let folder = Folder::new("recipes");
     let mut last = 0.0;

@@ -127,7 +127,7 @@ pub(in crate::compress) fn constant(node: &NodeProto) -> Option<&TensorProto> {
 }
 
 /// All names of values in a graph and those within it.
-pub(super) fn names(graph: &GraphProto, all: &mut BTreeSet<String>) {
+pub(in crate::compress) fn names(graph: &GraphProto, all: &mut BTreeSet<String>) {
     all.extend(graph.initializer.iter().filter_map(|tensor| tensor.name.clone()));
     all.extend(graph.input.iter().chain(&graph.output).filter_map(|value| value.name.clone()));
     for node in &graph.node {

@@ -10,8 +10,12 @@ pub use inputs::{Feed, Inputs};
 pub use report::{Changed, OutputReport, Verification};
 
 use crate::{
+    compress::onnx::weights::{inner_mut, names},
     error::{Error, Result},
-    format::onnx::{Onnx, proto::ModelProto},
+    format::onnx::{
+        Onnx,
+        proto::{GraphProto, ModelProto},
+    },
 };
 use inputs::Spec;
 use prost::Message;
@@ -98,8 +102,25 @@ impl Model {
     /// Makes it one that the runtime has all operators for, and loads it.
     fn load(mut self, what: &'static str, limit: u64) -> Result<(Session, Vec<String>)> {
         let expanded = expand::expand(&mut self.model, self.bytes, limit)?;
+        if let Some(graph) = &mut self.model.graph {
+            let mut values = BTreeSet::new();
+            names(graph, &mut values);
+            distinguish(graph, &values);
+        }
         let encoded = self.model.encode_to_vec();
         drop(self.model);
         Ok((Session::load(what, encoded)?, expanded))
+    }
+}
+
+/// Gives nodes that are called as a value another name: the runtime has one list of both.
+fn distinguish(graph: &mut GraphProto, values: &BTreeSet<String>) {
+    for node in &mut graph.node {
+        if let Some(name) = &mut node.name {
+            while values.contains(name) {
+                name.push_str("_node");
+            }
+        }
+        inner_mut(node).for_each(|graph| distinguish(graph, values));
     }
 }

@@ -26,12 +26,16 @@ pub struct OutputReport {
     pub name: String,
     /// Its sizes in the first sample.
     pub shape: Vec<usize>,
-    /// The largest difference of an element; infinite where only one of the models gives a finite number.
+    /// The largest difference of an element; infinite where a NaN or an infinity is in only one of the models, or nothing is finite.
     pub max_abs: f64,
-    /// `‖original - compressed‖ / ‖original‖`, of 2-norms; 0 where both are the same, else infinite where the original is 0.
+    /// `‖original - compressed‖ / ‖original‖`, of 2-norms; 0 where both are the same, else infinite where the original is 0, and where
+    /// [`max_abs`](Self::max_abs) is.
     pub relative: f64,
-    /// `original · compressed / (‖original‖ ‖compressed‖)`; 1 where both are the same.
+    /// `original · compressed / (‖original‖ ‖compressed‖)`; 1 where both are the same. NaN where nothing is finite.
     pub cosine: f64,
+    /// Elements that are NaN or infinite in one of the models, which the numbers above leave out: inputs that mean nothing to a model,
+    /// as a mask without a place, make them.
+    pub non_finite: usize,
     /// Rows along the last axis, of more than one element.
     pub rows: usize,
     /// Rows whose largest element (the first of equal ones) is elsewhere.
@@ -71,12 +75,13 @@ impl Verification {
 impl fmt::Display for Verification {
     /// A line for each output.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| output | shape | largest difference | relative | cosine | same largest |")?;
-        writeln!(f, "|---|---|--:|--:|--:|--:|")?;
+        writeln!(f, "| output | shape | largest difference | relative | cosine | not finite | same largest |")?;
+        writeln!(f, "|---|---|--:|--:|--:|--:|--:|")?;
         for output in &self.outputs {
-            let OutputReport { name, shape, max_abs, relative, cosine, rows, changed } = output;
+            let OutputReport { name, shape, max_abs, relative, cosine, non_finite, rows, changed } = output;
             let same = rows - changed.len();
-            writeln!(f, "| {name} | {shape:?} | {max_abs:.2e} | {relative:.2e} | {cosine:.6} | {same} of {rows} |")?;
+            write!(f, "| {name} | {shape:?} | {max_abs:.2e} | {relative:.2e} | {cosine:.6} ")?;
+            writeln!(f, "| {non_finite} | {same} of {rows} |")?;
         }
         let (samples, original) = (self.samples, self.expanded_original.len());
         let compressed = self.expanded_compressed.len();
@@ -90,6 +95,8 @@ pub(super) struct Comparison {
     samples: usize,
     /// Of squares: of the original, of the other, of the difference; and of products.
     sums: [f64; 4],
+    /// Elements that are in the sums.
+    finite: usize,
     /// Whether something is finite in only one of them, or not the same infinity.
     broken: bool,
 }
@@ -102,10 +109,11 @@ impl Comparison {
             max_abs: 0.0,
             relative: 0.0,
             cosine: 1.0,
+            non_finite: 0,
             rows: 0,
             changed: Vec::new(),
         };
-        Self { report, samples: 0, sums: [0.0; 4], broken: false }
+        Self { report, samples: 0, sums: [0.0; 4], finite: 0, broken: false }
     }
 
     pub(super) fn add(&mut self, sample: usize, want: &Output, got: &Output) -> Result<()> {
@@ -120,8 +128,10 @@ impl Comparison {
         for (&x, &y) in want.values.iter().zip(&got.values) {
             if !(x.is_finite() && y.is_finite()) {
                 self.broken |= x.to_bits() != y.to_bits() && !(x.is_nan() && y.is_nan());
+                report.non_finite += 1;
                 continue;
             }
+            self.finite += 1;
             report.max_abs = report.max_abs.max((x - y).abs());
             let [original, other, difference, product] = &mut self.sums;
             *original += x * x;
@@ -145,7 +155,11 @@ impl Comparison {
     pub(super) fn finish(self) -> OutputReport {
         let [original, other, difference, product] = self.sums;
         let mut report = self.report;
-        if self.broken {
+        let empty = self.finite == 0 && report.non_finite > 0;
+        if empty {
+            report.cosine = f64::NAN;
+        }
+        if self.broken || empty {
             (report.max_abs, report.relative) = (f64::INFINITY, f64::INFINITY);
         } else if difference > 0.0 {
             report.relative = (difference / original).sqrt();
@@ -195,8 +209,11 @@ mod tests {
 
     #[test]
     fn extremes_are_plain() {
-        let same = compared(&[2], &[(&[f64::NAN, f64::INFINITY], &[f64::NAN, f64::INFINITY])]);
-        assert_eq!((same.max_abs, same.relative, same.cosine), (0.0, 0.0, 1.0));
+        let same = compared(&[2], &[(&[f64::NAN, 1.0], &[f64::NAN, 1.0])]);
+        assert_eq!((same.max_abs, same.relative, same.cosine, same.non_finite), (0.0, 0.0, 1.0, 1));
+        // Where nothing was compared, nothing is said to agree.
+        let none = compared(&[2], &[(&[f64::NAN, f64::INFINITY], &[f64::NAN, f64::INFINITY])]);
+        assert!(none.relative == f64::INFINITY && none.cosine.is_nan() && none.non_finite == 2);
         let broken = compared(&[2], &[(&[1.0, 2.0], &[1.0, f64::NAN])]);
         assert_eq!((broken.max_abs, broken.relative), (f64::INFINITY, f64::INFINITY));
         let zero = compared(&[2], &[(&[0.0, 0.0], &[1.0, 0.0])]);
