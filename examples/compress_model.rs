@@ -6,7 +6,11 @@
 //! cargo run --release --all-features --example compress_model -- model.safetensors small.gguf --bits 4
 //! ```
 //!
+<<<<<<< HEAD
 //! The format of the output is told by its extension: an ONNX model stays one; the tensors of any file become safetensors or GGUF.
+=======
+//! With the feature `verify`, `--verify` runs both models on random inputs and prints what differs.
+>>>>>>> verify
 //!
 //! Exit code 0; 1 with a message when it fails, and then there is no output; 2 for wrong arguments.
 
@@ -44,12 +48,27 @@ struct Args {
     /// Only tensors with this in their names, or of this operator; may be given again
     #[arg(long)]
     only: Vec<String>,
+<<<<<<< HEAD
     /// Smaller tensors stay
     #[arg(long, default_value_t = 1024)]
     min_elements: usize,
     /// Writes what was done there, as JSON
     #[arg(long)]
     report: Option<PathBuf>,
+=======
+    /// Runs both models on random inputs and prints what differs
+    #[cfg(feature = "verify")]
+    #[arg(long)]
+    verify: bool,
+    /// Fails when an output differs by more, relative to its norm; without an output then
+    #[cfg(feature = "verify")]
+    #[arg(long, requires = "verify")]
+    max_error: Option<f64>,
+    /// Sizes that the model leaves open, for inputs to verify by
+    #[cfg(feature = "verify")]
+    #[arg(long, default_value_t = 4)]
+    batch: usize,
+>>>>>>> verify
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -114,6 +133,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         other => return Err(format!("no output of extension {other:?}: onnx, safetensors or gguf").into()),
     };
     bar.finish_and_clear();
+<<<<<<< HEAD
     let report = report?;
     println!("{report}");
     if let Some(path) = &args.report {
@@ -138,8 +158,39 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             "tensors": report.tensors.iter().map(tensor).collect::<Vec<_>>(),
         });
         fs::write(path, serde_json::to_string_pretty(&all)?)?;
+=======
+    println!("{}", report?);
+    #[cfg(feature = "verify")]
+    if args.verify {
+        return verify(args).inspect_err(|_| remove(&args.output));
+>>>>>>> verify
     }
     Ok(())
+}
+
+#[cfg(feature = "verify")]
+fn verify(args: &Args) -> Result<(), Box<dyn Error>> {
+    let inputs = compress::Inputs::random(0).with_batch(args.batch).with_samples(4);
+    let verification = compress::verify(&args.input, &args.output, &inputs)?;
+    println!("\n{verification}");
+    let found = verification.max_relative();
+    match args.max_error {
+        // NaN is above nothing.
+        Some(allowed) if found > allowed || allowed.is_nan() => {
+            Err(format!("an output differs by {found:.2e}, more than {allowed:.2e}").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a model and the file of its weights.
+#[cfg(feature = "verify")]
+fn remove(model: &std::path::Path) {
+    let mut data = model.as_os_str().to_os_string();
+    data.push(".data");
+    for path in [model, data.as_ref()] {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 fn main() -> ExitCode {

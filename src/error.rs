@@ -32,6 +32,8 @@ pub enum ErrorKind {
     Format,
     /// Reading or writing failed.
     Io,
+    /// The library that runs a model refused it, or failed.
+    Runtime,
     /// The caller stopped the work.
     Cancelled,
 }
@@ -52,6 +54,8 @@ enum Repr {
     Format { offset: usize, reason: String },
     #[error("{path}: {source}")]
     Io { path: String, source: std::io::Error },
+    #[error("{what}: {reason}")]
+    Runtime { what: &'static str, reason: String },
     #[error("stopped by the caller")]
     Cancelled,
 }
@@ -92,6 +96,11 @@ impl Error {
         Repr::Io { path: path.display().to_string(), source }.into()
     }
 
+    /// What was to be run, and what the library that runs it says.
+    pub fn runtime(what: &'static str, reason: impl fmt::Display) -> Self {
+        Repr::Runtime { what, reason: reason.to_string() }.into()
+    }
+
     /// The caller stopped the work.
     #[must_use]
     pub fn cancelled() -> Self {
@@ -116,6 +125,7 @@ impl Error {
             Repr::State { .. } => ErrorKind::State,
             Repr::Format { .. } => ErrorKind::Format,
             Repr::Io { .. } => ErrorKind::Io,
+            Repr::Runtime { .. } => ErrorKind::Runtime,
             Repr::Cancelled => ErrorKind::Cancelled,
         }
     }

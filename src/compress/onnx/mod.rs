@@ -2,7 +2,7 @@
 
 mod opset;
 mod rewrite;
-mod weights;
+pub(super) mod weights;
 
 use super::{
     encode::encode,
