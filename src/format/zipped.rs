@@ -28,7 +28,7 @@ pub(super) enum Member {
 
 /// The zip of these bytes, whose members have names and places of their own.
 pub(super) fn open(bytes: &Bytes) -> Result<Zip> {
-    let zip = ZipArchive::new(Cursor::new(bytes.clone())).map_err(broken)?;
+    let mut zip = ZipArchive::new(Cursor::new(bytes.clone())).map_err(broken)?;
     if zip.has_duplicate_names() || zip.has_overlapping_entries().map_err(broken)? {
         return Err(Error::format(0, "zip: members of one name, or at one place"));
     }
