@@ -136,6 +136,6 @@ fn opens_by_magic_or_extension() {
     }
     let path = folder.join("broken.h5");
     fs::write(&path, b"no HDF5").unwrap();
-    assert_eq!(file::open(path).unwrap_err().kind(), lapidary::ErrorKind::Format);
+    assert_eq!(file::open(path).err().unwrap().kind(), lapidary::ErrorKind::Format);
     fs::remove_dir_all(folder).unwrap();
 }

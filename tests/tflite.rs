@@ -99,7 +99,7 @@ fn opens_by_identifier_or_extension() {
         file::open(path)
     };
     assert_eq!(write("model.bin", SMALL).unwrap().format(), "tflite");
-    assert!(write("model.tflite", b"nothing").unwrap_err().to_string().contains("not a TFLite model"));
+    assert!(write("model.tflite", b"nothing").err().unwrap().to_string().contains("not a TFLite model"));
     // TensorFlow's own files are refused, and the error says the way round.
     let table = 0xdb47_7524_8b80_fb57_u64.to_le_bytes();
     let files: [(&str, &[u8]); 4] = [
@@ -109,9 +109,9 @@ fn opens_by_identifier_or_extension() {
         ("saved_model.pb", b"\x08\x01"),
     ];
     for (name, bytes) in files {
-        let error = write(name, bytes).unwrap_err().to_string();
+        let error = write(name, bytes).err().unwrap().to_string();
         assert!(error.contains("TensorFlow") && error.contains("tf2onnx"), "{error}");
     }
-    assert!(file::open(&folder).unwrap_err().to_string().contains("tf2onnx"));
+    assert!(file::open(&folder).err().unwrap().to_string().contains("tf2onnx"));
     std::fs::remove_dir_all(folder).unwrap();
 }
