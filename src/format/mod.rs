@@ -6,6 +6,8 @@ pub mod checkpoint;
 pub mod file;
 #[cfg(feature = "gguf")]
 pub mod gguf;
+#[cfg(feature = "keras")]
+pub mod keras;
 #[cfg(feature = "numpy")]
 pub mod numpy;
 #[cfg(feature = "onnx")]
@@ -16,8 +18,12 @@ mod placed;
 pub mod pytorch;
 #[cfg(feature = "safetensors")]
 pub mod safetensors;
+#[cfg(feature = "tflite")]
+pub mod tflite;
 #[cfg(feature = "safetensors")]
 pub mod torch;
+#[cfg(any(feature = "keras", feature = "numpy"))]
+mod zipped;
 
 use crate::error::{Error, Result};
 use placed::Placed;

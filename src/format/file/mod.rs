@@ -14,8 +14,12 @@ pub use layout::{Layout, Writer};
 
 #[cfg(feature = "gguf")]
 use super::gguf::{self, Gguf};
+#[cfg(feature = "keras")]
+use super::keras::{self, Keras};
 #[cfg(feature = "numpy")]
 use super::numpy::{self, NumpyFile};
+#[cfg(feature = "tflite")]
+use super::tflite::{self, TfLite};
 use crate::{
     error::{Error, Result},
     map::map,
@@ -117,14 +121,31 @@ pub(crate) fn info(tensors: &[TensorInfo], index: usize) -> Result<&TensorInfo> 
     tensors.get(index).ok_or_else(|| Error::argument("index of a tensor", index, "less than there are tensors"))
 }
 
+/// The graph of TensorFlow's saved models.
+const SAVED_MODEL: &str = "saved_model.pb";
+/// How tables of LevelDB end, which the indices of TensorFlow's checkpoints are.
+const TABLE: [u8; 8] = 0xdb47_7524_8b80_fb57_u64.to_le_bytes();
+
+fn tensorflow(found: &str) -> Error {
+    Error::argument(
+        "model file",
+        found,
+        "its weights saved as .keras or .npz, or the model exported to ONNX by tf2onnx",
+    )
+}
+
 /// Opens a model file. The format is told by its first bytes, or where they do not say by the extension of its name.
 ///
 /// # Errors
 /// [`Io`](crate::ErrorKind::Io) when it cannot be read, [`Format`](crate::ErrorKind::Format) when it breaks its format,
-/// [`Argument`](crate::ErrorKind::Argument) for a format that is not known, or whose feature is off.
+/// [`Argument`](crate::ErrorKind::Argument) for a format that is not known, or whose feature is off, and for TensorFlow's checkpoints and
+/// saved models.
 pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn TensorFile>> {
     let path = path.as_ref();
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if path.join(SAVED_MODEL).is_file() {
+        return Err(tensorflow("a folder of TensorFlow's saved model"));
+    }
     let bytes = map(path)?;
     match &*extension {
         #[cfg(feature = "gguf")]
@@ -135,6 +156,14 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn TensorFile>> {
         _ if bytes.starts_with(numpy::MAGIC) => Ok(Box::new(NumpyFile::of(path, bytes)?)),
         #[cfg(feature = "numpy")]
         "npy" | "npz" => Ok(Box::new(NumpyFile::of(path, bytes)?)),
+        #[cfg(feature = "keras")]
+        _ if bytes.starts_with(keras::MAGIC) => Ok(Box::new(Keras::from_bytes(bytes)?)),
+        #[cfg(feature = "keras")]
+        "keras" | "h5" | "hdf5" => Ok(Box::new(Keras::from_bytes(bytes)?)),
+        #[cfg(feature = "tflite")]
+        _ if bytes.get(4..8) == Some(tflite::IDENTIFIER) => Ok(Box::new(TfLite::from_bytes(bytes)?)),
+        #[cfg(feature = "tflite")]
+        "tflite" => Ok(Box::new(TfLite::from_bytes(bytes)?)),
         #[cfg(feature = "onnx")]
         "onnx" => Ok(Box::new(super::onnx::Onnx::open(path)?)),
         #[cfg(feature = "pytorch")]
@@ -145,6 +174,12 @@ pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn TensorFile>> {
         "json" if path.to_string_lossy().to_lowercase().ends_with(".safetensors.index.json") => {
             Ok(Box::new(super::safetensors::Sharded::open(path)?))
         }
+        _ if path.ends_with(SAVED_MODEL) => Err(tensorflow("TensorFlow's saved model")),
+        "index" if bytes.ends_with(&TABLE) => Err(tensorflow("the index of a TensorFlow checkpoint")),
+        _ if extension.starts_with("data-") && extension.contains("-of-") => {
+            Err(tensorflow("the data of a TensorFlow checkpoint"))
+        }
+        _ if bytes.starts_with(b"model_checkpoint_path:") => Err(tensorflow("a list of TensorFlow checkpoints")),
         _ => {
             let start = bytes.get(..4).unwrap_or_default().escape_ascii();
             let found = format!("a file of extension {extension:?} that begins with \"{start}\"");

@@ -18,18 +18,19 @@ mod write;
 
 pub use write::{layout, save_npz};
 
-use super::file::{self, Bytes, TensorFile, TensorInfo};
+use super::{
+    file::{self, Bytes, TensorFile, TensorInfo},
+    zipped::{Member, ZIP, Zip},
+};
 use crate::{
     error::{Error, Result},
     map::map,
 };
-use archive::{Found, Member, Zip};
+use archive::Found;
 use header::Header;
 use std::{fmt, path::Path};
 
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
-/// How a zip begins, one without members at its end.
-const ZIP: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
 /// NumPy's name for an array that has none.
 const UNNAMED: &str = "arr_0";
 
