@@ -6,11 +6,8 @@
 //! cargo run --release --all-features --example compress_model -- model.safetensors small.gguf --bits 4
 //! ```
 //!
-<<<<<<< HEAD
 //! The format of the output is told by its extension: an ONNX model stays one; the tensors of any file become safetensors or GGUF.
-=======
 //! With the feature `verify`, `--verify` runs both models on random inputs and prints what differs.
->>>>>>> verify
 //!
 //! Exit code 0; 1 with a message when it fails, and then there is no output; 2 for wrong arguments.
 
@@ -48,14 +45,12 @@ struct Args {
     /// Only tensors with this in their names, or of this operator; may be given again
     #[arg(long)]
     only: Vec<String>,
-<<<<<<< HEAD
     /// Smaller tensors stay
     #[arg(long, default_value_t = 1024)]
     min_elements: usize,
     /// Writes what was done there, as JSON
     #[arg(long)]
     report: Option<PathBuf>,
-=======
     /// Runs both models on random inputs and prints what differs
     #[cfg(feature = "verify")]
     #[arg(long)]
@@ -68,7 +63,6 @@ struct Args {
     #[cfg(feature = "verify")]
     #[arg(long, default_value_t = 4)]
     batch: usize,
->>>>>>> verify
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -133,7 +127,6 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         other => return Err(format!("no output of extension {other:?}: onnx, safetensors or gguf").into()),
     };
     bar.finish_and_clear();
-<<<<<<< HEAD
     let report = report?;
     println!("{report}");
     if let Some(path) = &args.report {
@@ -158,12 +151,10 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             "tensors": report.tensors.iter().map(tensor).collect::<Vec<_>>(),
         });
         fs::write(path, serde_json::to_string_pretty(&all)?)?;
-=======
-    println!("{}", report?);
+    }
     #[cfg(feature = "verify")]
     if args.verify {
         return verify(args).inspect_err(|_| remove(&args.output));
->>>>>>> verify
     }
     Ok(())
 }
@@ -189,7 +180,7 @@ fn remove(model: &std::path::Path) {
     let mut data = model.as_os_str().to_os_string();
     data.push(".data");
     for path in [model, data.as_ref()] {
-        let _ = std::fs::remove_file(path);
+        let _ = fs::remove_file(path);
     }
 }
 

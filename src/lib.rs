@@ -76,16 +76,13 @@
 //! | `linalg` | no | matrix products and factors by `faer`: the optimizer `Muon`, the quantizer `Gptq`, the pruner `SparseGpt` |
 //! | `files` | no | model files as named tensors, mapped into memory, `format::file`; each format brings it along |
 //! | `onnx` | no | ONNX models, `format::onnx`, and to make them smaller, `compress` |
-<<<<<<< HEAD
+//! | `verify` | no | ONNX models run before and after, `compress::verify`, by `rten` |
 //! | `safetensors` | no | safetensors model files, `format::safetensors`; checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
 //! | `gguf` | no | GGUF files, `format::gguf` |
 //! | `numpy` | no | NumPy's `.npy` and `.npz`, `format::numpy` |
+//! | `keras` | no | the weights of Keras' `.h5` and `.keras`, and of any HDF5 file, `format::keras` |
+//! | `tflite` | no | the weights of TensorFlow Lite's models, `format::tflite` |
 //! | `pytorch` | no | what `torch.save` writes, by `pytorch-reader`: weights, `format::pytorch`, and optimizer state, `format::torch` |
-=======
-//! | `verify` | no | ONNX models run before and after, `compress::verify`, by `rten` |
-//! | `safetensors` | no | checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
-//! | `pytorch` | no | PyTorch's optimizer state as `torch.save` writes it, by `pytorch-reader` |
->>>>>>> verify
 //! | `sprs` | no | sparse matrices from and to those of `sprs` |
 //! | `entropy` | no | the smallest packed files, `format::packed::encode_smallest`, by the range coder of `constriction`; and to read them |
 

@@ -22,16 +22,13 @@ mod onnx;
 mod recipe;
 mod report;
 mod run;
-<<<<<<< HEAD
 #[cfg(feature = "safetensors")]
 mod safetensors;
 mod source;
 #[cfg(any(feature = "safetensors", feature = "gguf"))]
 mod tensors;
-=======
 #[cfg(feature = "verify")]
 mod verify;
->>>>>>> verify
 
 #[cfg(feature = "gguf")]
 pub use gguf::quantize as gguf;
@@ -40,10 +37,7 @@ pub use onnx::quantize as onnx;
 pub use recipe::{Form, Recipe};
 pub use report::{Report, TensorReport};
 pub use run::Progress;
-<<<<<<< HEAD
 #[cfg(feature = "safetensors")]
 pub use safetensors::quantize as safetensors;
-=======
 #[cfg(feature = "verify")]
 pub use verify::{Changed, Feed, Inputs, OutputReport, Verification, verify};
->>>>>>> verify

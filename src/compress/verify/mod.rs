@@ -12,9 +12,12 @@ pub use report::{Changed, OutputReport, Verification};
 use crate::{
     compress::onnx::weights::{inner_mut, names},
     error::{Error, Result},
-    format::onnx::{
-        Onnx,
-        proto::{GraphProto, ModelProto},
+    format::{
+        file::TensorFile,
+        onnx::{
+            Onnx,
+            proto::{GraphProto, ModelProto},
+        },
     },
 };
 use inputs::Spec;

@@ -49,7 +49,9 @@ const CACHE: usize = 1 << 20;
 
 /// A Keras model or its weights, open for reading. A tensor is read from the mapped file when it is asked for.
 pub struct Keras {
+    /// Of the HDF5 file, and of the whole one.
     len: usize,
+    file_len: u64,
     format: &'static str,
     tensors: Vec<TensorInfo>,
     datasets: Vec<Dataset>,
@@ -71,7 +73,8 @@ impl Keras {
     /// [`Format`](crate::ErrorKind::Format) when they break the format, or a `.keras` file has no weights.
     pub fn from_bytes(bytes: Bytes) -> Result<Self> {
         if !ZIP.iter().any(|start| bytes.starts_with(start)) {
-            return Self::of(bytes, "hdf5", BTreeMap::new());
+            let len = bytes.len() as u64;
+            return Self::of(bytes, len, "hdf5", BTreeMap::new());
         }
         let mut zip = zipped::open(&bytes)?;
         let (mut weights, mut metadata) = (None, BTreeMap::new());
@@ -91,10 +94,10 @@ impl Keras {
             }
         }
         let weights = weights.ok_or_else(|| Error::format(0, format!("zip: no {WEIGHTS}")))?;
-        Self::of(weights.read(&zip, &bytes)?, "keras", metadata)
+        Self::of(weights.read(&zip, &bytes)?, bytes.len() as u64, "keras", metadata)
     }
 
-    fn of(bytes: Bytes, format: &'static str, mut metadata: BTreeMap<String, String>) -> Result<Self> {
+    fn of(bytes: Bytes, file_len: u64, format: &'static str, mut metadata: BTreeMap<String, String>) -> Result<Self> {
         let len = bytes.len();
         let limit = inflated(len);
         let options = OpenOptions::default().with_chunk_cache_bytes(CACHE).with_max_chunk_bytes(limit);
@@ -102,7 +105,7 @@ impl Keras {
         let found = guarded(|| walk::walk(&Hdf5File::from_owner(bytes, options)?))?;
         let Found { tensors, datasets, metadata: of_file } = found;
         metadata.extend(of_file);
-        Ok(Self { len, format, tensors, datasets, metadata })
+        Ok(Self { len, file_len, format, tensors, datasets, metadata })
     }
 }
 
@@ -121,6 +124,10 @@ impl TensorFile for Keras {
     /// `"keras"` of a `.keras` file, `"hdf5"` else.
     fn format(&self) -> &'static str {
         self.format
+    }
+
+    fn byte_len(&self) -> u64 {
+        self.file_len
     }
 
     fn tensors(&self) -> &[TensorInfo] {

@@ -87,6 +87,10 @@ impl TensorFile for TfLite {
         "tflite"
     }
 
+    fn byte_len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
