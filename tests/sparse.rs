@@ -536,6 +536,16 @@ fn the_best_form_is_chosen_and_the_reason_told() {
     assert!(choice.candidates.windows(2).all(|pair| pair[0].bytes <= pair[1].bytes));
     assert_eq!((choice.refused.len(), choice.refused[0].0), (1, Form::TwoOfFour));
     assert!(choice.to_string().starts_with("Bitmask is the smallest for 1 vector,"), "{choice}");
+    assert!(choice.slimmed.is_none());
+    // Where rows and columns are zero, a smaller dense matrix is told of.
+    let w: Vec<f32> =
+        (0..64 * 96).map(|i| if i / 96 % 2 == 0 && i % 96 % 3 == 0 { 1.0 + i as f32 } else { 0.0 }).collect();
+    let choice = Chooser::new(Aim::Smallest)
+        .choose(&Sparse::new(TensorRef::new(&w, &[64, 96]).unwrap(), Form::Csr).unwrap())
+        .unwrap();
+    let slimmed = choice.slimmed.unwrap();
+    assert_eq!((slimmed.shape, slimmed.bytes), ([32, 32], 32 * 32 * 4));
+    assert!(slimmed.seconds > 0.0 && choice.to_string().contains("slimmed to 32 x 32: 4096 bytes"), "{choice}");
     // In blocks.
     let w: Vec<f32> =
         (0..256 * 256).map(|i| if (i / 256 / 16 * 256 + i % 256) % 10 == 0 { 1.0 } else { 0.0 }).collect();

@@ -86,6 +86,7 @@ impl Member {
     }
 
     /// Its length.
+    #[cfg(feature = "numpy")]
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Stored(place, _) => place.len(),

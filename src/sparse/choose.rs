@@ -3,7 +3,10 @@
 use super::{Form, Kept, Sparse, Workspace};
 use crate::{
     error::{Error, Result},
-    tensor::{TensorMut, TensorRef, view::filled},
+    tensor::{
+        TensorMut, TensorRef,
+        view::{checked_volume, filled},
+    },
     traits::Quantizer,
 };
 use std::{fmt, time::Instant};
@@ -30,7 +33,9 @@ pub enum Aim {
 /// The model is arithmetic on counts, the same on every machine: nanoseconds a stored element, row or byte, as they were measured on one core (see
 /// `docs/benchmarks.md`). Its times tell forms apart; a measurement tells them on this machine, and may tell otherwise each time.
 ///
-/// The forms are dense, compressed rows, blocks of 4 × 4, 16 × 1 and 1 × 16, bitmask and two of four.
+/// The forms are dense, compressed rows, blocks of 4 × 4, 16 × 1 and 1 × 16, bitmask and two of four. Where whole rows or columns are zero,
+/// [`Choice::slimmed`] says what a dense matrix without them would take: that is no form of this matrix, but of a
+/// [slimmed](crate::slim) layer.
 ///
 /// ```
 /// use lapidary::{sparse::{Aim, Chooser, Form, Sparse}, TensorRef};
@@ -63,12 +68,25 @@ pub struct Candidate {
     pub seconds: f64,
 }
 
+/// A dense matrix without the rows and columns that are zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Slimmed {
+    /// Rows and columns that are left.
+    pub shape: [usize; 2],
+    /// Bytes it takes.
+    pub bytes: usize,
+    /// Seconds of a product of the whole batch, measured or by the model.
+    pub seconds: f64,
+}
+
 /// The best form, and the others.
 #[derive(Debug)]
 #[must_use]
 pub struct Choice {
     /// The matrix in the best form.
     pub sparse: Sparse,
+    /// What slimming would make of it; `None` where no row and no column is zero, or all are.
+    pub slimmed: Option<Slimmed>,
     /// All forms it fits, the best first.
     pub candidates: Vec<Candidate>,
     /// The forms it does not fit, and why.
@@ -97,6 +115,16 @@ impl fmt::Display for Choice {
         }
         for Candidate { form, stored, bytes, seconds } in &self.candidates {
             write!(f, "\n{form:?}: {stored} elements, {bytes} bytes, {:.1} µs", seconds * 1e6)?;
+        }
+        if let Some(Slimmed { shape: [rows, cols], bytes, seconds }) = self.slimmed {
+            write!(f, "\nslimmed to {rows} x {cols}: {bytes} bytes, {:.1} µs", seconds * 1e6)?;
+            let better = |best: &Candidate| match self.aim {
+                Aim::Smallest => bytes < best.bytes,
+                Aim::Fastest => seconds < best.seconds,
+            };
+            if self.candidates.first().is_some_and(better) {
+                write!(f, ", better than any form")?;
+            }
         }
         self.refused.iter().try_for_each(|(form, error)| write!(f, "\n{form:?}: {error}"))
     }
@@ -150,11 +178,7 @@ impl<'a> Chooser<'a> {
                     continue;
                 }
             };
-            let sparse = match self.quantizer {
-                Some(quantizer) => sparse.quantize(quantizer)?,
-                None => sparse,
-            };
-            let seconds = if self.measured { measure(&sparse, self.batch)? } else { model(&sparse, self.batch) };
+            let (sparse, seconds) = self.timed(sparse)?;
             let candidate = Candidate { form, stored: sparse.stored(), bytes: sparse.byte_size(), seconds };
             let place = candidates.partition_point(|other| !self.better(&candidate, other));
             candidates.insert(place, candidate);
@@ -166,11 +190,50 @@ impl<'a> Chooser<'a> {
         match (best, refused.pop()) {
             (Some(sparse), last) => {
                 refused.extend(last);
-                Ok(Choice { sparse, candidates, refused, aim, batch, measured })
+                let slimmed = self.slimmed(matrix)?;
+                Ok(Choice { sparse, slimmed, candidates, refused, aim, batch, measured })
             }
             (None, Some((_, error))) => Err(error),
             (None, None) => Err(Error::empty("list of forms")),
         }
+    }
+
+    /// The matrix as it is to be kept, and its time.
+    fn timed(&self, sparse: Sparse) -> Result<(Sparse, f64)> {
+        let sparse = match self.quantizer {
+            Some(quantizer) => sparse.quantize(quantizer)?,
+            None => sparse,
+        };
+        let seconds = if self.measured { measure(&sparse, self.batch)? } else { model(&sparse, self.batch) };
+        Ok((sparse, seconds))
+    }
+
+    fn slimmed(&self, matrix: &Sparse) -> Result<Option<Slimmed>> {
+        let [rows, cols] = matrix.shape();
+        let values = matrix.kept.to_vec::<f32>();
+        let (mut row_places, mut col_places) = (filled(rows, None)?, filled(cols, None)?);
+        matrix.each(|slot, index| {
+            if values[slot] != 0.0 {
+                (row_places[index / cols], col_places[index % cols]) = (Some(0), Some(0));
+            }
+        });
+        let number = |places: &mut [Option<usize>]| {
+            let kept = places.iter_mut().flatten();
+            kept.enumerate().map(|(number, place)| *place = number).count()
+        };
+        let shape = [number(&mut row_places), number(&mut col_places)];
+        if shape == [rows, cols] || shape.contains(&0) {
+            return Ok(None);
+        }
+        let mut dense = filled(checked_volume(&shape)?, 0f32)?;
+        matrix.each(|slot, index| {
+            if let (Some(row), Some(col)) = (row_places[index / cols], col_places[index % cols]) {
+                let scale = matrix.scale.as_ref().map_or(1.0, |scale| scale[index / cols]);
+                dense[row * shape[1] + col] = values[slot] * scale;
+            }
+        });
+        let (slim, seconds) = self.timed(Sparse::new(TensorRef::new(&dense, &shape)?, Form::Dense)?)?;
+        Ok(Some(Slimmed { shape, bytes: slim.byte_size(), seconds }))
     }
 
     fn better(&self, a: &Candidate, b: &Candidate) -> bool {

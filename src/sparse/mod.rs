@@ -29,7 +29,7 @@ mod kept;
 mod parts;
 mod product;
 
-pub use choose::{Aim, Candidate, Choice, Chooser};
+pub use choose::{Aim, Candidate, Choice, Chooser, Slimmed};
 pub use form::Form;
 pub use kept::Kept;
 pub use parts::Parts;
