@@ -382,6 +382,51 @@ fn nothing_is_left_of_what_fails() {
 }
 
 #[test]
+fn nothing_becomes_larger() {
+    let folder = Folder::new("larger");
+    let weights = vec![
+        f32s("depthwise", &[512, 1, 3, 3], &numbers(4608, 1)),
+        f32s("flat", &[4, 512], &numbers(2048, 2)),
+        f32s("tiny", &[1024, 1, 1, 1], &numbers(1024, 3)),
+        f32s("even", &[64, 64], &[0.0; 4096]),
+        f32s("none", &[0, 64], &[]),
+    ];
+    let nodes = vec![
+        node("Conv", &["x", "depthwise"], "a"),
+        node("MatMul", &["x", "flat"], "b"),
+        node("Conv", &["x", "tiny"], "c"),
+        node("MatMul", &["x", "even"], "d"),
+        node("MatMul", &["x", "none"], "e"),
+    ];
+    let input = folder.model(&model(21, nodes, weights));
+    for group in [32, 1 << 17, usize::MAX] {
+        let recipe = Recipe::new(4).unwrap().with_group(group).unwrap().with_min_elements(0);
+        let report = compress::onnx(&input, folder.out(), &recipe, &go_on).unwrap();
+        assert!(report.tensors.iter().all(|tensor| tensor.bytes_after <= tensor.bytes_before), "{report}");
+        let outcome = |name: &str| report.tensors.iter().find(|tensor| tensor.name == name).unwrap().outcome.clone();
+        assert!(outcome("depthwise").unwrap().contains("a scale a channel"));
+        assert!(outcome("flat").is_ok() && outcome("tiny").is_err() && outcome("none").is_err());
+        let even = report.tensors.iter().find(|tensor| tensor.name == "even").unwrap();
+        assert_eq!(even.sqnr_db, Some(f64::INFINITY));
+    }
+}
+
+#[test]
+fn the_files_of_the_input_are_no_output() {
+    let folder = Folder::new("files");
+    let weight = f32s("w", &[300, 200], &numbers(60_000, 4));
+    let whole = model(17, vec![node("MatMul", &["x", "w"], "y")], vec![weight]);
+    let (own, data) = onnx::layout_external(&whole, "out.onnx.data").unwrap();
+    data.create(folder.0.join("out.onnx.data")).unwrap().finish().unwrap();
+    let input = folder.0.join("in.onnx");
+    own.create(&input).unwrap().finish().unwrap();
+    let before = fs::read(folder.0.join("out.onnx.data")).unwrap();
+    let error = compress::onnx(&input, folder.out(), &Recipe::new(8).unwrap(), &go_on).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Argument);
+    assert_eq!(fs::read(folder.0.join("out.onnx.data")).unwrap(), before);
+}
+
+#[test]
 fn absurd_recipes_are_refused() {
     assert!(Recipe::new(3).is_err() && Recipe::new(0).is_err() && Recipe::new(16).is_err());
     assert!(Recipe::new(4).unwrap().with_group(15).is_err());

@@ -80,6 +80,13 @@ fn safetensors_keep_what_the_report_says() {
         let done = report.tensors.iter().filter(|tensor| tensor.outcome.is_ok()).count();
         assert_eq!(done, count, "{convention:?} {report}");
         check(&report, &input, &output, |file, name| Quantized::of(file).read(name).unwrap().dequantize());
+        // Once more, what holds codes and scales stays.
+        let twice = folder.0.join("twice.safetensors");
+        let again = recipe.with_min_elements(1);
+        compress::safetensors(&output, &twice, &again, Convention::Lapidary, &go_on).unwrap();
+        let (once, twice) = (file::open(&output).unwrap(), file::open(&twice).unwrap());
+        let (once, twice) = (Quantized::of(&*once), Quantized::of(&*twice));
+        once.names().for_each(|(name, _)| assert_eq!(twice.read(name).unwrap(), once.read(name).unwrap()));
     }
 }
 

@@ -52,16 +52,18 @@ impl Scheme {
     /// Whether the levels of all parts are the same.
     #[cfg(feature = "onnx")]
     pub(super) fn shares_levels(self) -> bool {
-        self.spread().0
+        self.spread(1).0
     }
 
     /// Whether all rows of the first axis share levels, and what the number of rows of a part is a multiple of.
-    fn spread(self) -> (bool, usize) {
+    fn spread(self, width: usize) -> (bool, usize) {
+        // Elements beside one another of a first index, and as many zero points, in whole bytes.
+        let whole = 8 >> (width * usize::from(self.bits)).trailing_zeros().min(3);
         match self.granularity {
             Granularity::Tensor => (true, 8),
             Granularity::Channel { axis } => (axis > 0, 8),
             // Parts begin on whole bytes of codes and zero points.
-            Granularity::Block { axis: 0, size } => (false, size.saturating_mul(8)),
+            Granularity::Block { axis: 0, size } => (false, size.saturating_mul(whole)),
             _ => (false, 8),
         }
     }
@@ -76,9 +78,9 @@ pub(super) fn encode(
     sink: &mut dyn FnMut(usize, &QTensor) -> Result<()>,
 ) -> Result<Cost> {
     let shape = source.shape();
-    let (shared, multiple) = scheme.spread();
     let rows = shape.first().copied().unwrap_or(1);
     let width = checked_volume(shape.get(1..).unwrap_or_default())?.max(1);
+    let (shared, multiple) = scheme.spread(width);
     let step = (chunk / width).max(1).next_multiple_of(multiple).min(rows.max(1));
     let parts = || (0..rows).step_by(step).map(move |first| first..rows.min(first + step));
     let part_shape = |rows: usize| [&[rows][..], shape.get(1..).unwrap_or_default()].concat();

@@ -3,7 +3,7 @@
 use super::{
     recipe::Recipe,
     report::Report,
-    run::{Watch, check_paths},
+    run::{Watch, check_paths, check_shards},
     source::{CHUNK, Cost, Source},
     tensors::{Kept, Plan, Step},
 };
@@ -43,6 +43,7 @@ pub fn quantize(
 ) -> Result<Report> {
     let (input, output) = (input.as_ref(), output.as_ref());
     check_paths(input, output)?;
+    check_shards(input, output)?;
     // By its number in llama.cpp: that of most of its tensors.
     let (wide, narrow, number) = match (recipe.bits, recipe.symmetric) {
         (8, _) => (GgmlType::Q8_0, GgmlType::Q8_0, 7),

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Tensors are read, quantized and written one after the other on each thread, large ones in parts, so that files larger than memory
-//! pass through. The output has the same bytes on any number of threads. It takes its name when it is whole.
+//! pass through; a part is at least one index of the first axis, and where groups lie along that axis at least one group (of a few bits and
+//! odd widths up to eight). The output has the same bytes on any number of threads. It takes its name when it is whole.
 
 #[cfg(any(feature = "onnx", feature = "safetensors"))]
 mod encode;

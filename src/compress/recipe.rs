@@ -94,6 +94,9 @@ impl Recipe {
     /// Why a tensor stays as it is, where the recipe says so.
     pub(super) fn kept(&self, name: &str, operators: &[&str], elements: usize) -> Option<String> {
         let part = |part: &&String| name.contains(part.as_str());
+        if elements == 0 {
+            return Some("empty".into());
+        }
         if elements < self.min_elements {
             return Some(format!("of fewer than {} elements", self.min_elements));
         }

@@ -30,7 +30,7 @@ pub struct TensorReport {
 impl TensorReport {
     /// Puts down what quantizing cost.
     pub(super) fn measured(&mut self, cost: Cost) {
-        self.sqnr_db = Some(10.0 * (cost.signal / cost.noise).log10());
+        self.sqnr_db = Some(if cost.noise == 0.0 { f64::INFINITY } else { 10.0 * (cost.signal / cost.noise).log10() });
         self.max_abs = Some(cost.max_abs);
         self.bound = Some(cost.bound).filter(|bound| !bound.is_nan());
     }

@@ -17,6 +17,19 @@ pub(super) fn check_paths(input: &Path, output: &Path) -> Result<()> {
     }
 }
 
+/// An error where the input is an index, and the output may be one of the files it names.
+#[cfg(any(feature = "safetensors", feature = "gguf"))]
+pub(super) fn check_shards(input: &Path, output: &Path) -> Result<()> {
+    let folder = |path: &Path| path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf));
+    let index = input.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    match (folder(input), folder(output)) {
+        (Some(input), Some(there)) if index && input == there => {
+            Err(Error::argument("output", output.display(), "no file that is there beside the index"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How far work on a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -4,7 +4,7 @@ use super::{
     encode::{Scheme, encode},
     recipe::Recipe,
     report::Report,
-    run::{Watch, check_paths},
+    run::{Watch, check_paths, check_shards},
     source::{CHUNK, Source},
     tensors::{Kept, Plan, Step},
 };
@@ -45,6 +45,7 @@ pub fn quantize(
 ) -> Result<Report> {
     let (input, output) = (input.as_ref(), output.as_ref());
     check_paths(input, output)?;
+    check_shards(input, output)?;
     let read = file::open(input)?;
     let mut metadata = if read.format() == "safetensors" { read.metadata() } else { BTreeMap::new() };
     let plan = Plan::new(&*read, recipe, |info| {

@@ -64,7 +64,7 @@ impl Source {
         }
         // Some lines at a time, so that what is written lies together.
         let (count, columns) = (rows.len(), shape.first().copied().unwrap_or(0));
-        let mut lines = vec![0f32; LINES * count];
+        let mut lines = vec![0f32; LINES.min(width) * count];
         for k in (0..width).step_by(LINES) {
             let together = LINES.min(width - k);
             for (line, k) in lines.chunks_exact_mut(count).zip(k..k + together) {

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     format::file::{Layout, TensorFile, TensorInfo, Writer},
 };
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 /// Is told of so many elements that are done.
 pub(super) type Step<'a> = &'a dyn Fn(usize) -> Result<()>;
@@ -24,6 +24,16 @@ pub(super) struct Kept<'a> {
     pub(super) tensors: Vec<TensorInfo>,
     pub(super) outcome: String,
     pub(super) write: Write<'a>,
+}
+
+/// The tensors of a file that hold quantized ones.
+fn parts(file: &dyn TensorFile) -> BTreeSet<usize> {
+    #[cfg(feature = "safetensors")]
+    if file.format() == "safetensors" {
+        let quantized = crate::format::safetensors::Quantized::of(file);
+        return quantized.names().flat_map(|(name, _)| quantized.parts(name)).collect();
+    }
+    BTreeSet::new()
 }
 
 /// A tensor of the input, and where it goes.
@@ -52,12 +62,14 @@ impl<'a> Plan<'a> {
         mut keep: impl FnMut(&TensorInfo) -> Result<Kept<'a>, String>,
     ) -> Result<Self> {
         let (mut tensors, mut jobs, mut report) = (Vec::new(), Vec::new(), Report::default());
+        let parts = parts(file);
         for (input, info) in file.tensors().iter().enumerate() {
             let (first, bytes) = (tensors.len(), info.byte_len()? as u64);
             let mut job = Job { input, first, bytes, codes: None };
             if info.element.is_float() && info.shape.len() >= 2 {
                 let kept = match recipe.kept(&info.name, &[], info.volume()?) {
                     Some(reason) => Err(reason),
+                    None if parts.contains(&input) => Err("a part of a quantized tensor".into()),
                     None => keep(info),
                 };
                 let (outcome, added) = match kept {

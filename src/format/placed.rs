@@ -22,10 +22,21 @@ impl Placed {
     /// [`Io`](crate::ErrorKind::Io) when it cannot be made.
     pub(crate) fn create(path: &Path) -> Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        // What an interrupted process left may have the name of one of this.
+        for _ in 0..1000 {
+            match Self::create_next(path, COUNT.fetch_add(1, Ordering::Relaxed)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => return created.map_err(|error| Error::io(path, error)),
+            }
+        }
+        Err(Error::io(path, io::Error::other("temporary files of a thousand names are beside it")))
+    }
+
+    fn create_next(path: &Path, count: u64) -> io::Result<Self> {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        name.push(format!(".{}-{count}.tmp", std::process::id()));
         let temporary = path.with_file_name(name);
-        let file = File::create_new(&temporary).map_err(|error| Error::io(path, error))?;
+        let file = File::create_new(&temporary)?;
         Ok(Self { file: Some(file), temporary, path: path.into() })
     }
 

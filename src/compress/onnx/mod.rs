@@ -21,7 +21,7 @@ use crate::{
     tensor::{Grid, QTensor, Scales, Values},
 };
 use rewrite::{Item, Target};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Quantizes the weights of an ONNX model: matrices of `MatMul` and `Gemm`, kernels of convolutions, the matrices of `LSTM`, `GRU` and `RNN`,
 /// and tables of `Gather`, in the main graph and those within it, initializers and constants. All else stays as it was. `watch` is called
@@ -45,6 +45,10 @@ pub fn quantize(
 fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: usize) -> Result<Report> {
     check_paths(input, output)?;
     let read = Onnx::open(input)?;
+    for path in read.files() {
+        check_paths(&path, output)?;
+        check_paths(&path, &beside(output))?;
+    }
     let external = read.is_external();
     let rewrite::Rewritten { model, items, mut report } = rewrite::rewrite(read.inlined()?, recipe)?;
     if read.unknown_bytes() > 0 {
@@ -56,11 +60,11 @@ fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: us
     let (first, second) = match inline {
         Some(layout) => (layout, None),
         None => {
-            let mut name = output.file_name().unwrap_or_default().to_os_string();
-            name.push(".data");
-            let text = name.to_str().ok_or_else(|| Error::argument("name of the output", name.display(), "UTF-8"))?;
-            let (own, data) = onnx::layout_external(&model, text)?;
-            (data, Some((own, output.with_file_name(&name))))
+            let path = beside(output);
+            let name = path.file_name().unwrap_or_default();
+            let name = name.to_str().ok_or_else(|| Error::argument("name of the output", name.display(), "UTF-8"))?;
+            let (own, data) = onnx::layout_external(&model, name)?;
+            (data, Some((own, path)))
         }
     };
     report.bytes_after = first.byte_len() + second.as_ref().map_or(0, |(own, _)| own.byte_len());
@@ -79,6 +83,13 @@ fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: us
         }
     }
     Ok(report)
+}
+
+/// Where the weights of a model go that do not fit into it.
+fn beside(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_os_string();
+    name.push(".data");
+    output.with_file_name(name)
 }
 
 impl Item {

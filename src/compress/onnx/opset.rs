@@ -43,6 +43,9 @@ pub(super) fn import(model: &mut ModelProto, domain: &str, version: i64) {
 
 /// The first node that would mean something else in version `to` of the operators than in version `from`, and why.
 pub(super) fn blocker(model: &ModelProto, from: i64, to: i64) -> Option<String> {
+    if from < 7 && from < to {
+        return Some(format!("the operators of version {from} broadcast in another way"));
+    }
     let mut nodes: Vec<&NodeProto> = Vec::new();
     for graph in model
         .graph
@@ -76,6 +79,8 @@ fn changed(node: &NodeProto, from: i64, to: i64) -> Option<i64> {
         return None;
     }
     let has = |name: &str| attribute(node, name).is_some();
+    let has_value =
+        |name: &str, value: &[u8]| attribute(node, name).and_then(|of| of.s.as_deref()).is_some_and(|s| s == value);
     let has_any = |names: &[&str]| names.iter().any(|name| has(name));
     let changes: &[(i64, bool)] = match node.op_type.as_deref()? {
         "Dropout" => &[(12, has("ratio"))],
@@ -84,13 +89,14 @@ fn changed(node: &NodeProto, from: i64, to: i64) -> Option<i64> {
         "Slice" => &[(10, has_any(&["starts", "ends", "axes"]))],
         "TopK" => &[(10, has("k"))],
         "Upsample" => &[(10, true)],
-        "Resize" => &[(11, true)],
+        "Resize" => &[(11, true), (13, has_value("coordinate_transformation_mode", b"tf_half_pixel_for_nn"))],
+        "Scan" => &[(9, true)],
         "Scatter" => &[(11, true)],
         "Softmax" | "LogSoftmax" | "Hardmax" => &[(13, true)],
         "Squeeze" | "Unsqueeze" => &[(13, has("axes"))],
         "ReduceSum" => &[(13, has("axes"))],
         "Split" => &[(13, has("split")), (18, node.input.len() < 2 && !has("num_outputs"))],
-        "BatchNormalization" => &[(14, node.output.len() > 1)],
+        "BatchNormalization" => &[(9, has("spatial")), (14, node.output.len() > 1)],
         "RoiAlign" => &[(16, !has("coordinate_transformation_mode"))],
         "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax" | "ReduceMean" | "ReduceMin"
         | "ReduceProd" | "ReduceSumSquare" => &[(18, has("axes"))],

@@ -11,7 +11,7 @@ use crate::{
         report::{Report, TensorReport},
         source::Source,
     },
-    error::Result,
+    error::{Error, Result},
     format::{
         file::ElementType,
         onnx::{self, element_type, proto::*},
@@ -22,6 +22,8 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 
 const MICROSOFT: &str = "com.microsoft";
+/// The most weights of a block of `MatMulNBits`.
+const MAX_BLOCK: usize = 1 << 16;
 
 /// A weight to be quantized.
 pub(super) struct Item {
@@ -77,6 +79,8 @@ struct Work<'a> {
     /// Why a higher version cannot be, by version.
     blocked: BTreeMap<i64, Option<String>>,
     names: BTreeSet<String>,
+    /// What the model's own training sets.
+    trained: BTreeSet<String>,
     /// The version that is needed.
     opset: i64,
     microsoft: bool,
@@ -99,6 +103,12 @@ pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe) -> Result<Rewritte
         from,
         blocked,
         names: all,
+        trained: model
+            .training_info
+            .iter()
+            .flat_map(|info| info.initialization_binding.iter().chain(&info.update_binding))
+            .flat_map(|entry| entry.key.iter().chain(&entry.value).cloned())
+            .collect(),
         opset: from,
         microsoft: false,
         pending: 0,
@@ -213,7 +223,11 @@ impl Work<'_> {
         };
         let way = match kept {
             Some(reason) => Err(reason),
-            None => self.way(element, uses, axes),
+            None if self.trained.contains(name) => Err("bound to the model's own training".into()),
+            None => self.ways(element, &info.shape, uses, axes).and_then(|ways| {
+                let smaller = ways.into_iter().find(|way| self.bytes(*way, &info.shape, axes) < bytes);
+                smaller.ok_or_else(|| "not smaller as codes".into())
+            }),
         };
         let way = match way {
             Ok(way) => way,
@@ -224,6 +238,10 @@ impl Work<'_> {
             }
         };
         let bytes = onnx::tensor_bytes(tensor, &info)?;
+        if bytes.len() != info.byte_len()? {
+            let wrong = Error::shape("bytes of a tensor", &[info.byte_len()?], &[bytes.len()]);
+            return Err(wrong.in_tensor(&info.name));
+        }
         let source = Source { bytes, element, shape: info.shape.clone(), transposed: way.multiplied };
         let (scheme, target) = match way.multiplied {
             true => self.matrix(name, &source, way, now)?,
@@ -244,37 +262,56 @@ impl Work<'_> {
         Ok(true)
     }
 
-    /// How a weight is kept, or why it stays.
-    fn way(&self, element: ElementType, uses: &[Use], axes: Axes) -> Result<Way, String> {
+    /// The bytes of codes, scales and zero points.
+    fn bytes(&self, way: Way, shape: &[usize], axes: Axes) -> u64 {
+        let (bits, volume) =
+            (u128::from(way.bits), |shape: &[usize]| shape.iter().map(|&n| n as u128).product::<u128>());
+        let (codes, levels) = match (way.group, way.multiplied) {
+            (None, _) => (volume(shape), shape[axes.output] as u128),
+            (Some(size), multiplied) => {
+                let blocks = shape[axes.input].div_ceil(size) as u128;
+                let others = volume(shape) / (shape[axes.input] as u128).max(1);
+                (if multiplied { others * blocks * size as u128 } else { volume(shape) }, others * blocks)
+            }
+        };
+        let zeros = if self.recipe.symmetric { 0 } else { (levels * bits).div_ceil(8) };
+        u64::try_from((codes * bits).div_ceil(8) + 4 * levels + zeros).unwrap_or(u64::MAX)
+    }
+
+    /// How a weight can be kept, the best first, or why it stays.
+    fn ways(&self, element: ElementType, shape: &[usize], uses: &[Use], axes: Axes) -> Result<Vec<Way>, String> {
         let Recipe { bits, group, form, .. } = *self.recipe;
-        let block = group.unwrap_or(32);
+        // No more than there is.
+        let length = shape[axes.input].max(1);
+        let block = group.unwrap_or(32).min(length.next_power_of_two().max(16));
+        let group = group.map(|size| size.min(length));
         let matrix = |of: &Use| of.operator == "MatMul" && !of.inner && of.axes.is_some_and(|axes| axes.matrix);
         let multiplied = match form {
             Form::Dequantize => Err("written as integers and their scales"),
             Form::Auto if bits == 8 => Err("8 bits are written as integers and their scales"),
             _ if !axes.matrix || !uses.iter().all(matrix) => Err("not only the right side of MatMul, a matrix"),
             _ if element != ElementType::F32 => Err("not of 32 bits"),
-            _ if !block.is_power_of_two() => Err("in groups of no power of two"),
+            _ if !block.is_power_of_two() || block > MAX_BLOCK => Err("in groups of no power of two up to 65,536"),
             _ => Ok(Way { bits, group: Some(block), multiplied: true }),
         };
-        match (form, multiplied) {
-            (_, Ok(way)) => return Ok(way),
+        let mut ways = match (form, multiplied) {
             (Form::MatMulNBits, Err(reason)) => return Err(reason.into()),
-            _ => {}
-        }
-        let plain = Way { bits, group, multiplied: false };
-        let fallback = Way { bits: 8, group: None, multiplied: false };
-        let ways = if form == Form::Auto { &[plain, fallback][..] } else { &[plain] };
+            (Form::MatMulNBits, Ok(way)) => return Ok(vec![way]),
+            (_, multiplied) => Vec::from_iter(multiplied),
+        };
+        let (plain, channels) = (Way { bits, group, multiplied: false }, Way { bits, group: None, multiplied: false });
+        let fallback = Way { bits: 8, ..channels };
+        let rest = if form == Form::Auto { &[plain, channels, fallback][..] } else { &[plain, channels] };
         let mut reason = String::new();
-        for &way in ways {
+        for &way in rest {
             match self.blocked.get(&way.opset()).and_then(Option::as_ref) {
                 Some(blocker) if way.opset() > self.from => {
                     reason = format!("needs version {} of ONNX's operators, but {blocker}", way.opset());
                 }
-                _ => return Ok(way),
+                _ => ways.push(way),
             }
         }
-        Err(reason)
+        if ways.is_empty() { Err(reason) } else { Ok(ways) }
     }
 
     /// A name that nothing has yet.

@@ -35,6 +35,10 @@ impl Files {
         self.mapped.is_empty()
     }
 
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        self.mapped.keys().map(|location| self.folder.join(location)).collect()
+    }
+
     pub(super) fn byte_len(&self) -> u64 {
         self.mapped.values().map(|file| file.len() as u64).sum()
     }
@@ -62,7 +66,11 @@ impl Files {
         let location = location(tensor)?;
         let file = self.mapped.get(location).ok_or_else(|| Error::format(0, format!("{location:?} is not open")))?;
         let offset = number(tensor, "offset")?.unwrap_or(0);
-        let length = number(tensor, "length")?.unwrap_or(file.len().saturating_sub(offset));
+        let length = match (number(tensor, "length")?, info(String::new(), tensor)?) {
+            (Some(length), _) => length,
+            (None, Some(info)) => info.byte_len()?,
+            (None, None) => file.len().saturating_sub(offset),
+        };
         match offset.checked_add(length).filter(|&end| end <= file.len()) {
             Some(end) => Ok(file.slice(offset..end)),
             None => Err(Error::format(offset, format!("{location:?} ends before {length} bytes from there"))),

@@ -39,7 +39,7 @@ use prost::Message;
 use proto::{ModelProto, TensorProto};
 use std::{
     collections::{BTreeMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Raw elements of fewer bytes stay within the messages.
@@ -63,7 +63,7 @@ impl Onnx {
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) when one of them cannot be read; [`Format`](crate::ErrorKind::Format) when the model is not one, or a
-    /// tensor has other bytes than its type and shape say.
+    /// tensor's type, sizes or place in another file are none. Whether it has as many bytes as they say is seen when they are read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = crate::map::map(path)?;
@@ -86,6 +86,9 @@ impl Onnx {
                 unique = format!("{name}#{count}");
             }
             let Some(info) = tensor::info(unique, tensor)? else { return Ok(()) };
+            if tensor::pending_number(tensor).is_some() {
+                return Err(Error::format(0, "a key of external data that no file has").in_tensor(&info.name));
+            }
             files.add(tensor).map_err(|error| error.in_tensor(&info.name))?;
             infos.push(info);
             // Its elements are shared, not copied, but for those in typed fields.
@@ -120,6 +123,12 @@ impl Onnx {
             Ok(())
         })?;
         Ok(model)
+    }
+
+    /// The other files that tensors lie in.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.files.paths()
     }
 
     /// Whether tensors lie in other files.

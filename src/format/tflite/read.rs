@@ -13,18 +13,18 @@ use std::{
 /// The fields of the schema's tables that are read.
 mod field {
     pub(super) mod model {
-        pub(in super::super) const VERSION: usize = 0;
-        pub(in super::super) const SUBGRAPHS: usize = 2;
-        pub(in super::super) const DESCRIPTION: usize = 3;
-        pub(in super::super) const BUFFERS: usize = 4;
+        pub(in crate::format::tflite) const VERSION: usize = 0;
+        pub(in crate::format::tflite) const SUBGRAPHS: usize = 2;
+        pub(in crate::format::tflite) const DESCRIPTION: usize = 3;
+        pub(in crate::format::tflite) const BUFFERS: usize = 4;
     }
     pub(super) mod tensor {
-        pub(in super::super) const SHAPE: usize = 0;
-        pub(in super::super) const TYPE: usize = 1;
-        pub(in super::super) const BUFFER: usize = 2;
-        pub(in super::super) const NAME: usize = 3;
-        pub(in super::super) const QUANTIZATION: usize = 4;
-        pub(in super::super) const SPARSITY: usize = 6;
+        pub(in crate::format::tflite) const SHAPE: usize = 0;
+        pub(in crate::format::tflite) const TYPE: usize = 1;
+        pub(in crate::format::tflite) const BUFFER: usize = 2;
+        pub(in crate::format::tflite) const NAME: usize = 3;
+        pub(in crate::format::tflite) const QUANTIZATION: usize = 4;
+        pub(in crate::format::tflite) const SPARSITY: usize = 6;
     }
     pub(super) const SUBGRAPH_TENSORS: usize = 0;
     pub(super) const BUFFER_DATA: usize = 0;
