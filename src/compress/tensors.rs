@@ -27,13 +27,13 @@ pub(super) struct Kept<'a> {
 }
 
 /// The tensors of a file that hold quantized ones.
+#[cfg(feature = "safetensors")]
 fn parts(file: &dyn TensorFile) -> BTreeSet<usize> {
-    #[cfg(feature = "safetensors")]
-    if file.format() == "safetensors" {
-        let quantized = crate::format::safetensors::Quantized::of(file);
-        return quantized.names().flat_map(|(name, _)| quantized.parts(name)).collect();
+    if file.format() != "safetensors" {
+        return BTreeSet::new();
     }
-    BTreeSet::new()
+    let quantized = crate::format::safetensors::Quantized::of(file);
+    quantized.names().flat_map(|(name, _)| quantized.parts(name)).collect()
 }
 
 /// A tensor of the input, and where it goes.
@@ -62,7 +62,10 @@ impl<'a> Plan<'a> {
         mut keep: impl FnMut(&TensorInfo) -> Result<Kept<'a>, String>,
     ) -> Result<Self> {
         let (mut tensors, mut jobs, mut report) = (Vec::new(), Vec::new(), Report::default());
+        #[cfg(feature = "safetensors")]
         let parts = parts(file);
+        #[cfg(not(feature = "safetensors"))]
+        let parts = BTreeSet::<usize>::new();
         for (input, info) in file.tensors().iter().enumerate() {
             let (first, bytes) = (tensors.len(), info.byte_len()? as u64);
             let mut job = Job { input, first, bytes, codes: None };
