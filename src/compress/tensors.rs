@@ -7,8 +7,8 @@ use super::{
     source::{Cost, Source},
 };
 use crate::{
-    error::{Error, Result},
-    format::file::{Layout, TensorFile, TensorInfo, Writer},
+    error::Result,
+    format::file::{Layout, TensorFile, TensorInfo, Writer, at},
 };
 use std::{collections::BTreeSet, path::Path};
 
@@ -113,8 +113,7 @@ impl<'a> Plan<'a> {
         let writer = layout.create(output)?;
         let watched = Watched::new(watch, jobs.iter().map(|job| job.bytes).sum());
         let costs = each(&jobs, |job| {
-            let info = file.tensors().get(job.input);
-            let info = info.ok_or_else(|| Error::argument("index of a tensor", job.input, "in range"))?;
+            let info = at(file.tensors(), job.input)?;
             let write = || match &job.codes {
                 None => {
                     writer.write(job.first, 0, &file.data(job.input)?)?;

@@ -11,7 +11,7 @@
 //!
 //! Read by [`pytorch-reader`](https://docs.rs/pytorch-reader).
 
-use super::file::{Bytes, ElementType, TensorFile, TensorInfo, info};
+use super::file::{Bytes, ElementType, TensorFile, TensorInfo, at};
 use crate::error::{Error, Result};
 use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
 use std::{
@@ -81,17 +81,13 @@ impl TensorFile for PyTorch {
     }
 
     fn data(&self, index: usize) -> Result<Bytes> {
-        let info = info(&self.infos, index)?;
-        let tensor = self.tensors.get(index).ok_or_else(|| Error::argument("index of a tensor", index, "in range"))?;
+        let (info, tensor) = (at(&self.infos, index)?, at(&self.tensors, index)?);
         let read = tensor.read().map_err(|error| failed(&self.path, error.into()).in_tensor(&info.name));
         let mut bytes = read?;
         if cfg!(target_endian = "big") {
             bytes.chunks_exact_mut(tensor.dtype().size()).for_each(<[u8]>::reverse);
         }
-        if bytes.len() != info.byte_len()? {
-            return Err(Error::shape("bytes of a tensor", &[info.byte_len()?], &[bytes.len()]).in_tensor(&info.name));
-        }
-        Ok(bytes.into())
+        info.check_bytes(bytes.len()).map(|()| bytes.into())
     }
 }
 

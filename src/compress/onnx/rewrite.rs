@@ -11,7 +11,7 @@ use crate::{
         report::{Report, TensorReport},
         source::Source,
     },
-    error::{Error, Result},
+    error::Result,
     format::{
         file::ElementType,
         onnx::{self, element_type, proto::*},
@@ -238,10 +238,6 @@ impl Work<'_> {
             }
         };
         let bytes = onnx::tensor_bytes(tensor, &info)?;
-        if bytes.len() != info.byte_len()? {
-            let wrong = Error::shape("bytes of a tensor", &[info.byte_len()?], &[bytes.len()]);
-            return Err(wrong.in_tensor(&info.name));
-        }
         let source = Source { bytes, element, shape: info.shape.clone(), transposed: way.multiplied };
         let (scheme, target) = match way.multiplied {
             true => self.matrix(name, &source, way, now)?,

@@ -65,6 +65,14 @@ impl TensorInfo {
         let allowed = "of fewer than 2^64 bytes of numbers";
         bytes.ok_or_else(|| Error::argument("shape", format!("{:?}", self.shape), allowed).in_tensor(&self.name))
     }
+
+    /// An error unless its elements take `len` bytes.
+    pub(crate) fn check_bytes(&self, len: usize) -> Result<()> {
+        match self.byte_len()? {
+            needed if needed == len => Ok(()),
+            needed => Err(Error::shape("bytes of a tensor", &[needed], &[len]).in_tensor(&self.name)),
+        }
+    }
 }
 
 /// A model file, open for reading.
@@ -104,21 +112,18 @@ impl dyn TensorFile + '_ {
     /// # Errors
     /// As [`data`](TensorFile::data) and [`ElementType::to_f32`].
     pub fn to_f32(&self, index: usize) -> Result<Vec<f32>> {
-        let (info, bytes) = (info(self.tensors(), index)?, self.data(index)?);
+        let (info, bytes) = (at(self.tensors(), index)?, self.data(index)?);
         // Memory is not asked for what a header claims, only for what there are bytes for.
-        let len = info.byte_len()?;
-        if len != bytes.len() {
-            return Err(Error::shape("bytes of a tensor", &[len], &[bytes.len()]).in_tensor(&info.name));
-        }
+        info.check_bytes(bytes.len())?;
         let mut values = filled(info.volume()?, 0.0).map_err(|error| error.in_tensor(&info.name))?;
         info.element.to_f32(&bytes, &mut values).map_err(|error| error.in_tensor(&info.name))?;
         Ok(values)
     }
 }
 
-/// The tensor at `index`.
-pub(crate) fn info(tensors: &[TensorInfo], index: usize) -> Result<&TensorInfo> {
-    tensors.get(index).ok_or_else(|| Error::argument("index of a tensor", index, "less than there are tensors"))
+/// What a list of as many as there are tensors has at `index`.
+pub(crate) fn at<T>(list: &[T], index: usize) -> Result<&T> {
+    list.get(index).ok_or_else(|| Error::argument("index of a tensor", index, "less than there are tensors"))
 }
 
 /// The graph of TensorFlow's saved models.

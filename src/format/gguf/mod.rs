@@ -98,7 +98,7 @@ impl TensorFile for Gguf {
     }
 
     fn data(&self, index: usize) -> Result<Bytes> {
-        let info = file::info(&self.tensors, index)?;
+        let info = file::at(&self.tensors, index)?;
         let place = self.places.get(index).filter(|place| place.end <= self.bytes.len());
         let place = place.ok_or_else(|| Error::format(self.bytes.len(), "the file ends").in_tensor(&info.name))?;
         Ok(self.bytes.slice(place.clone()))

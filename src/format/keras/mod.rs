@@ -135,18 +135,15 @@ impl TensorFile for Keras {
     }
 
     fn data(&self, index: usize) -> Result<Bytes> {
-        let info = file::info(&self.tensors, index)?;
+        let info = file::at(&self.tensors, index)?;
         let read = || {
-            let beyond = || Error::argument("index of a tensor", index, "in range");
-            let dataset = self.datasets.get(index).ok_or_else(beyond)?;
+            let dataset = file::at(&self.datasets, index)?;
             let (len, limit) = (info.byte_len()?, if dataset.chunked { inflated(self.len) } else { self.len });
             if len > limit {
                 return Err(Error::format(0, format!("{len} bytes, which a file of {} cannot hold", self.len)));
             }
             let mut bytes = guarded(|| dataset.dataset.read_raw_bytes())?;
-            if bytes.len() != len {
-                return Err(Error::shape("bytes of a tensor", &[len], &[bytes.len()]));
-            }
+            info.check_bytes(bytes.len())?;
             if let (true, Some(size)) = (dataset.big_endian, info.element.bytes(1)) {
                 bytes.chunks_exact_mut(size.max(1)).for_each(<[u8]>::reverse);
             }

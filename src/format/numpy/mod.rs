@@ -110,7 +110,7 @@ impl TensorFile for NumpyFile {
     }
 
     fn data(&self, index: usize) -> Result<Bytes> {
-        let info = file::info(&self.tensors, index)?;
+        let info = file::at(&self.tensors, index)?;
         let elements = || {
             let ended = || Error::format(self.bytes.len(), "the file ends");
             let (header, member) = self.arrays.get(index).ok_or_else(ended)?;

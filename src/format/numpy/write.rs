@@ -60,10 +60,7 @@ pub fn save_npz(path: impl AsRef<Path>, tensors: impl IntoIterator<Item = Result
     for tensor in tensors {
         let (info, bytes) = tensor?;
         let named = |error: Error| error.in_tensor(&info.name);
-        let len = info.byte_len()?;
-        if len != bytes.len() {
-            return Err(named(Error::shape("bytes of a tensor", &[len], &[bytes.len()])));
-        }
+        info.check_bytes(bytes.len())?;
         let header = header::write(&info)?;
         let member = format!("{}.npy", info.name);
         if u16::try_from(member.len()).is_err() || member.contains('\0') || !names.insert(member.clone()) {
@@ -74,7 +71,7 @@ pub fn save_npz(path: impl AsRef<Path>, tensors: impl IntoIterator<Item = Result
             .compression_method(CompressionMethod::Stored)
             .last_modified_time(DateTime::default())
             .system(System::Unix)
-            .large_file(header.len().saturating_add(len) >= LARGE);
+            .large_file(header.len().saturating_add(bytes.len()) >= LARGE);
         zip.start_file(member, options).map_err(|error| named(failed(error.into())))?;
         zip.write_all(&header).and_then(|()| zip.write_all(&bytes)).map_err(|error| named(failed(error)))?;
     }

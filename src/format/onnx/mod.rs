@@ -32,7 +32,7 @@ pub(crate) use tensor::{bytes as tensor_bytes, info as tensor_info};
 pub use tensor::{pending, tensor};
 
 pub(crate) use super::file::Bytes;
-use super::file::{ElementType, Layout, TensorFile, TensorInfo, info};
+use super::file::{ElementType, Layout, TensorFile, TensorInfo, at};
 use crate::error::{Error, Result};
 use external::Files;
 use prost::Message;
@@ -159,14 +159,12 @@ impl TensorFile for Onnx {
     }
 
     fn data(&self, index: usize) -> Result<Bytes> {
-        let info = info(&self.infos, index)?;
-        let tensor = self.tensors.get(index).ok_or_else(|| Error::argument("index of a tensor", index, "in range"))?;
-        let bytes = if tensor::is_external(tensor) { self.files.bytes(tensor) } else { tensor::bytes(tensor, info) };
-        let bytes = bytes.map_err(|error| error.in_tensor(&info.name))?;
-        if bytes.len() != info.byte_len()? {
-            return Err(Error::shape("bytes of a tensor", &[info.byte_len()?], &[bytes.len()]).in_tensor(&info.name));
+        let (info, tensor) = (at(&self.infos, index)?, at(&self.tensors, index)?);
+        if !tensor::is_external(tensor) {
+            return tensor::bytes(tensor, info);
         }
-        Ok(bytes)
+        let bytes = self.files.bytes(tensor).map_err(|error| error.in_tensor(&info.name))?;
+        info.check_bytes(bytes.len()).map(|()| bytes)
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {

@@ -21,9 +21,7 @@ const PENDING: &str = "\0pending";
 /// `raw` are not the bytes of so many elements.
 pub fn tensor(name: &str, element: ElementType, shape: &[usize], raw: Bytes) -> Result<TensorProto> {
     let info = TensorInfo { name: name.into(), element, shape: shape.into() };
-    if info.byte_len()? != raw.len() {
-        return Err(Error::shape("bytes of a tensor", &[info.byte_len()?], &[raw.len()]).in_tensor(name));
-    }
+    info.check_bytes(raw.len())?;
     Ok(TensorProto { raw_data: Some(raw), ..empty(&info)? })
 }
 
@@ -75,26 +73,26 @@ pub(crate) fn info(name: String, tensor: &TensorProto) -> Result<Option<TensorIn
     Ok(Some(info))
 }
 
-/// The elements of a tensor that has them: a view of raw ones, else those of the typed field, as raw ones would be.
+/// The elements of a tensor that has them: a view of raw ones, else those of the typed field, as raw ones would be. An error where they are
+/// not as many as type and shape say.
 pub(crate) fn bytes(tensor: &TensorProto, info: &TensorInfo) -> Result<Bytes> {
     use ElementType::*;
-    if let Some(raw) = &tensor.raw_data {
-        return Ok(raw.clone());
-    }
     fn all<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Bytes {
         values.iter().flat_map(|&value| bytes(value)).collect::<Vec<u8>>().into()
     }
-    Ok(match info.element {
-        F32 | C64 => all(&tensor.float_data, f32::to_le_bytes),
-        F64 | C128 => all(&tensor.double_data, f64::to_le_bytes),
-        I64 => all(&tensor.int64_data, i64::to_le_bytes),
-        U64 => all(&tensor.uint64_data, u64::to_le_bytes),
-        U32 => all(&tensor.uint64_data, |value| (value as u32).to_le_bytes()),
-        I32 => all(&tensor.int32_data, i32::to_le_bytes),
-        I16 | U16 | F16 | Bf16 => all(&tensor.int32_data, |value| (value as u16).to_le_bytes()),
+    let bytes = match (&tensor.raw_data, info.element) {
+        (Some(raw), _) => raw.clone(),
+        (None, F32 | C64) => all(&tensor.float_data, f32::to_le_bytes),
+        (None, F64 | C128) => all(&tensor.double_data, f64::to_le_bytes),
+        (None, I64) => all(&tensor.int64_data, i64::to_le_bytes),
+        (None, U64) => all(&tensor.uint64_data, u64::to_le_bytes),
+        (None, U32) => all(&tensor.uint64_data, |value| (value as u32).to_le_bytes()),
+        (None, I32) => all(&tensor.int32_data, i32::to_le_bytes),
+        (None, I16 | U16 | F16 | Bf16) => all(&tensor.int32_data, |value| (value as u16).to_le_bytes()),
         // Smaller ones lie side by side in the lowest byte.
-        _ => all(&tensor.int32_data, |value| [value as u8]),
-    })
+        (None, _) => all(&tensor.int32_data, |value| [value as u8]),
+    };
+    info.check_bytes(bytes.len()).map(|()| bytes)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::{LENGTH, MAX_HEADER, NOTES, element::element, twice, whole_bytes};
 use crate::{
     error::{Error, Result},
-    format::file::{Bytes, TensorFile, TensorInfo, info},
+    format::file::{Bytes, TensorFile, TensorInfo, at},
     map,
 };
 use safetensors::tensor::TensorInfo as Entry;
@@ -149,8 +149,7 @@ impl TensorFile for SafeTensors {
     }
 
     fn data(&self, index: usize) -> Result<Bytes> {
-        info(&self.tensors, index)?;
-        Ok(self.places.get(index).map(|place| self.bytes.slice(place.clone())).unwrap_or_default())
+        Ok(self.bytes.slice(at(&self.places, index)?.clone()))
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {

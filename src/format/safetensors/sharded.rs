@@ -3,7 +3,7 @@
 use super::{SafeTensors, twice};
 use crate::{
     error::{Error, Result},
-    format::file::{Bytes, TensorFile, TensorInfo, info},
+    format::file::{Bytes, TensorFile, TensorInfo, at},
     map,
 };
 use serde::{
@@ -98,7 +98,7 @@ impl TensorFile for Sharded {
     }
 
     fn data(&self, index: usize) -> Result<Bytes> {
-        info(&self.tensors, index)?;
+        at(&self.tensors, index)?;
         let place = self.places.get(index).and_then(|&(shard, place)| Some((self.shards.get(shard)?, place)));
         place.map_or_else(|| Ok(Bytes::new()), |(shard, place)| shard.data(place))
     }

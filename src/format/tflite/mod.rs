@@ -75,7 +75,7 @@ impl TfLite {
     /// As [`data`](TensorFile::data); [`Argument`](crate::ErrorKind::Argument) for a tensor of another type, one without scales, or a
     /// zero point that is no code; as [`QTensor::new`].
     pub fn quantized(&self, index: usize) -> Result<QTensor> {
-        let (info, bytes) = (file::info(&self.tensors, index)?, self.data(index)?);
+        let (info, bytes) = (file::at(&self.tensors, index)?, self.data(index)?);
         let none = || Error::argument("quantization", "none", "scales of the tensor");
         let quantization = self.quantization(index).ok_or_else(none);
         quantization.and_then(|quantization| quantization.apply(info, &bytes)).map_err(|e| e.in_tensor(&info.name))
@@ -96,7 +96,7 @@ impl TensorFile for TfLite {
     }
 
     fn data(&self, index: usize) -> Result<Bytes> {
-        let info = file::info(&self.tensors, index)?;
+        let info = file::at(&self.tensors, index)?;
         let place = self.places.get(index).filter(|place| place.end <= self.bytes.len());
         let place = place.ok_or_else(|| Error::format(self.bytes.len(), "the file ends").in_tensor(&info.name))?;
         Ok(self.bytes.slice(place.clone()))
