@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The format of the output is told by its extension: an ONNX model stays one; the tensors of any file become safetensors or GGUF.
-//! With the feature `verify`, `--verify` runs both models on random inputs and prints what differs.
+//! With the feature `rten`, `--verify` runs both models on random inputs and prints what differs.
 //!
 //! Exit code 0; 1 with a message when it fails, and then there is no output; 2 for wrong arguments.
 
@@ -27,9 +27,9 @@ struct Args {
     input: PathBuf,
     /// The smaller model
     output: PathBuf,
-    /// Bits of a weight: 2, 4 or 8
-    #[arg(long, default_value_t = 8)]
-    bits: u8,
+    /// Bits of a weight: 2, 4 or 8; without, weights are not quantized
+    #[arg(long)]
+    bits: Option<u8>,
     /// Weights that share a scale; without, those of an output channel
     #[arg(long)]
     group: Option<usize>,
@@ -52,15 +52,15 @@ struct Args {
     #[arg(long)]
     report: Option<PathBuf>,
     /// Runs both models on random inputs and prints what differs
-    #[cfg(feature = "verify")]
+    #[cfg(feature = "rten")]
     #[arg(long)]
     verify: bool,
     /// Fails when an output differs by more, relative to its norm; without an output then
-    #[cfg(feature = "verify")]
+    #[cfg(feature = "rten")]
     #[arg(long, requires = "verify")]
     max_error: Option<f64>,
     /// Sizes that the model leaves open, for inputs to verify by
-    #[cfg(feature = "verify")]
+    #[cfg(feature = "rten")]
     #[arg(long, default_value_t = 4)]
     batch: usize,
 }
@@ -105,7 +105,10 @@ impl Scheme {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    let mut recipe = Recipe::new(args.bits)?.keep(&args.keep).only(&args.only).with_min_elements(args.min_elements);
+    let mut recipe = Recipe::new().keep(&args.keep).only(&args.only).with_min_elements(args.min_elements);
+    if let Some(bits) = args.bits {
+        recipe = recipe.with_bits(bits)?;
+    }
     if let Some(size) = args.group {
         recipe = recipe.with_group(size)?;
     }
@@ -152,14 +155,14 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         });
         fs::write(path, serde_json::to_string_pretty(&all)?)?;
     }
-    #[cfg(feature = "verify")]
+    #[cfg(feature = "rten")]
     if args.verify {
         return verify(args).inspect_err(|_| remove(&args.output));
     }
     Ok(())
 }
 
-#[cfg(feature = "verify")]
+#[cfg(feature = "rten")]
 fn verify(args: &Args) -> Result<(), Box<dyn Error>> {
     let inputs = compress::Inputs::random(0).with_batch(args.batch).with_samples(4);
     let verification = compress::verify(&args.input, &args.output, &inputs)?;
@@ -175,7 +178,7 @@ fn verify(args: &Args) -> Result<(), Box<dyn Error>> {
 }
 
 /// Removes a model and the file of its weights.
-#[cfg(feature = "verify")]
+#[cfg(feature = "rten")]
 fn remove(model: &std::path::Path) {
     let mut data = model.as_os_str().to_os_string();
     data.push(".data");

@@ -155,7 +155,7 @@ fn every_scheme_decodes_to_what_the_report_says() {
         (4, None, true, 21),
         (2, Some(32), true, 25),
     ] {
-        let mut recipe = Recipe::new(bits).unwrap().with_min_elements(0);
+        let mut recipe = Recipe::new().with_bits(bits).unwrap().with_min_elements(0);
         recipe = if symmetric { recipe.symmetric() } else { recipe };
         recipe = if let Some(size) = group { recipe.with_group(size).unwrap() } else { recipe };
         let report = compress::onnx(&input, folder.out(), &recipe, &go_on).unwrap();
@@ -178,7 +178,7 @@ fn the_file_is_the_same_on_any_number_of_threads() {
     let nodes = (0..9).map(|i| node("MatMul", &["x", &format!("w{i}")], &format!("y{i}"))).collect();
     let weights = (0..9).map(|i| f32s(&format!("w{i}"), &[96, 80 + i], &numbers(96 * (80 + i), i))).collect();
     let input = folder.model(&model(17, nodes, weights));
-    for recipe in [Recipe::new(8).unwrap(), Recipe::new(4).unwrap().with_group(32).unwrap()] {
+    for recipe in [Recipe::new().with_bits(8).unwrap(), Recipe::new().with_bits(4).unwrap().with_group(32).unwrap()] {
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| compress::onnx(&input, folder.out(), &recipe, &go_on)).unwrap();
@@ -202,7 +202,7 @@ fn matrices_are_multiplied_by_their_codes() {
         node("Gather", &["u", "i"], "b"),
     ];
     let input = folder.model(&model(17, nodes, vec![f32s("w", &[k, n], &values), f32s("u", &[k, n], &values)]));
-    let recipe = Recipe::new(4).unwrap().with_group(32).unwrap();
+    let recipe = Recipe::new().with_bits(4).unwrap().with_group(32).unwrap();
     let report = compress::onnx(&input, folder.out(), &recipe, &go_on).unwrap();
     let written = Onnx::open(folder.out()).unwrap();
     let graph = written.model().graph.clone().unwrap();
@@ -258,7 +258,7 @@ fn weights_are_found_where_they_are_and_left_where_asked() {
     let graph = whole.graph.as_mut().unwrap();
     graph.input = vec![ValueInfoProto { name: Some("input.w".into()), ..Default::default() }];
     let input = folder.model(&whole);
-    let recipe = Recipe::new(8).unwrap().keep(["kept"]);
+    let recipe = Recipe::new().with_bits(8).unwrap().keep(["kept"]);
     let report = compress::onnx(&input, folder.out(), &recipe, &go_on).unwrap();
     let outcomes: Vec<_> = report.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.outcome.is_ok())).collect();
     assert_eq!(outcomes, [("if/c", true), ("outer", true), ("kept.w", false), ("input.w", false)]);
@@ -268,9 +268,10 @@ fn weights_are_found_where_they_are_and_left_where_asked() {
     let body = branching.attribute[0].g.as_ref().unwrap();
     assert_eq!(body.node[0].op_type.as_deref(), Some("DequantizeLinear"));
     assert_eq!((body.node[0].output[0].as_str(), body.initializer.len()), ("c", 4));
-    for (recipe, count) in
-        [(Recipe::new(8).unwrap().only(["Gemm"]), 1), (Recipe::new(8).unwrap().with_min_elements(2049), 0)]
-    {
+    for (recipe, count) in [
+        (Recipe::new().with_bits(8).unwrap().only(["Gemm"]), 1),
+        (Recipe::new().with_bits(8).unwrap().with_min_elements(2049), 0),
+    ] {
         let report = compress::onnx(&input, folder.out(), &recipe.keep(["kept"]), &go_on).unwrap();
         // Of `Gemm`, one is kept and one an input.
         assert_eq!(report.tensors.iter().filter(|tensor| tensor.outcome.is_ok()).count(), count - count.min(1));
@@ -284,7 +285,7 @@ fn narrow_weights_stay_of_their_type() {
     let raw: Vec<u8> = values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect();
     let half = onnx::tensor("w", ElementType::F16, &[64, 32], raw.into()).unwrap();
     let input = folder.model(&model(17, vec![node("MatMul", &["x", "w"], "y")], vec![half]));
-    let report = compress::onnx(&input, folder.out(), &Recipe::new(8).unwrap(), &go_on).unwrap();
+    let report = compress::onnx(&input, folder.out(), &Recipe::new().with_bits(8).unwrap(), &go_on).unwrap();
     let graph = Onnx::open(folder.out()).unwrap().model().graph.clone().unwrap();
     let operators: Vec<_> = graph.node.iter().map(|node| node.op_type.clone().unwrap()).collect();
     assert_eq!(operators, ["DequantizeLinear", "Cast", "MatMul"]);
@@ -302,7 +303,7 @@ fn what_a_model_cannot_have_is_said() {
     let weight = f32s("w", &[8, 8, 6, 6], &numbers(2304, 2));
     let whole = model(13, vec![mean, node("Conv", &["x", "w"], "y")], vec![weight]);
     let input = folder.model(&whole);
-    let four = Recipe::new(4).unwrap().with_group(16).unwrap();
+    let four = Recipe::new().with_bits(4).unwrap().with_group(16).unwrap();
     let report = compress::onnx(&input, folder.out(), &four, &go_on).unwrap();
     assert!(report.tensors[0].outcome.as_ref().unwrap().starts_with("8 bits"));
     assert!(report.notes.is_empty());
@@ -321,7 +322,7 @@ fn in_old_models_all_weights_are_inputs() {
     whole.ir_version = Some(3);
     whole.graph.as_mut().unwrap().input = vec![input("x"), input("w")];
     let path = folder.model(&whole);
-    let report = compress::onnx(&path, folder.out(), &Recipe::new(8).unwrap(), &go_on).unwrap();
+    let report = compress::onnx(&path, folder.out(), &Recipe::new().with_bits(8).unwrap(), &go_on).unwrap();
     assert!(report.tensors[0].outcome.is_ok());
     let written = Onnx::open(folder.out()).unwrap();
     let inputs: Vec<_> = written.model().graph.as_ref().unwrap().input.iter().map(|input| input.name.clone()).collect();
@@ -339,7 +340,7 @@ fn weights_in_other_files_stay_in_one() {
     let input = folder.0.join("in.onnx");
     own.create(&input).unwrap().finish().unwrap();
     let original = file::open(&input).unwrap();
-    let report = compress::onnx(&input, folder.out(), &Recipe::new(8).unwrap(), &go_on).unwrap();
+    let report = compress::onnx(&input, folder.out(), &Recipe::new().with_bits(8).unwrap(), &go_on).unwrap();
     check(&folder.out(), &report, &*original);
     let bytes = |name: &str| fs::metadata(folder.0.join(name)).unwrap().len();
     assert_eq!(report.bytes_before, bytes("in.onnx") + bytes("in.bin"));
@@ -353,7 +354,7 @@ fn nothing_is_left_of_what_fails() {
     let mut values = numbers(2048, 6);
     let nodes = || (0..4).map(|i| node("MatMul", &["x", &format!("w{i}")], &format!("y{i}"))).collect::<Vec<_>>();
     let weights = |values: &[f32]| (0..4).map(|i| f32s(&format!("w{i}"), &[64, 32], values)).collect();
-    let recipe = Recipe::new(8).unwrap();
+    let recipe = Recipe::new().with_bits(8).unwrap();
     let input = folder.model(&model(17, nodes(), weights(&values)));
     fs::write(folder.out(), "before").unwrap();
     let seen = Mutex::new(Vec::new());
@@ -372,7 +373,7 @@ fn nothing_is_left_of_what_fails() {
     assert_eq!((error.kind(), error.index()), (ErrorKind::NonFinite, Some(77)));
     assert!(error.tensor().unwrap().starts_with('w'));
     // As matrices that are multiplied, they are read by columns.
-    let error = compress::onnx(&broken, folder.out(), &Recipe::new(4).unwrap(), &go_on).unwrap_err();
+    let error = compress::onnx(&broken, folder.out(), &Recipe::new().with_bits(4).unwrap(), &go_on).unwrap_err();
     assert_eq!((error.kind(), error.index()), (ErrorKind::NonFinite, Some(77)));
     assert_eq!(fs::read(folder.out()).unwrap(), b"before");
     let error = compress::onnx(&broken, &broken, &recipe, &go_on).unwrap_err();
@@ -400,7 +401,7 @@ fn nothing_becomes_larger() {
     ];
     let input = folder.model(&model(21, nodes, weights));
     for group in [32, 1 << 17, usize::MAX] {
-        let recipe = Recipe::new(4).unwrap().with_group(group).unwrap().with_min_elements(0);
+        let recipe = Recipe::new().with_bits(4).unwrap().with_group(group).unwrap().with_min_elements(0);
         let report = compress::onnx(&input, folder.out(), &recipe, &go_on).unwrap();
         assert!(report.tensors.iter().all(|tensor| tensor.bytes_after <= tensor.bytes_before), "{report}");
         let outcome = |name: &str| report.tensors.iter().find(|tensor| tensor.name == name).unwrap().outcome.clone();
@@ -421,13 +422,17 @@ fn the_files_of_the_input_are_no_output() {
     let input = folder.0.join("in.onnx");
     own.create(&input).unwrap().finish().unwrap();
     let before = fs::read(folder.0.join("out.onnx.data")).unwrap();
-    let error = compress::onnx(&input, folder.out(), &Recipe::new(8).unwrap(), &go_on).unwrap_err();
+    let error = compress::onnx(&input, folder.out(), &Recipe::new().with_bits(8).unwrap(), &go_on).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Argument);
     assert_eq!(fs::read(folder.0.join("out.onnx.data")).unwrap(), before);
 }
 
 #[test]
 fn absurd_recipes_are_refused() {
-    assert!(Recipe::new(3).is_err() && Recipe::new(0).is_err() && Recipe::new(16).is_err());
-    assert!(Recipe::new(4).unwrap().with_group(15).is_err());
+    assert!(
+        Recipe::new().with_bits(3).is_err()
+            && Recipe::new().with_bits(0).is_err()
+            && Recipe::new().with_bits(16).is_err()
+    );
+    assert!(Recipe::new().with_bits(4).unwrap().with_group(15).is_err());
 }

@@ -67,7 +67,7 @@ fn check(report: &compress::Report, input: &Path, output: &Path, decode: impl Fn
 fn safetensors_keep_what_the_report_says() {
     let folder = Folder::new("safetensors");
     let (input, output) = (folder.input(), folder.0.join("out.safetensors"));
-    let recipe = |bits: u8| Recipe::new(bits).unwrap().with_min_elements(300);
+    let recipe = |bits: u8| Recipe::new().with_bits(bits).unwrap().with_min_elements(300);
     for (recipe, convention, count) in [
         (recipe(2).with_group(16).unwrap(), Convention::Lapidary, 6),
         (recipe(4), Convention::Lapidary, 6),
@@ -95,9 +95,9 @@ fn blocks_keep_what_the_report_says() {
     let folder = Folder::new("gguf");
     let (input, output) = (folder.input(), folder.0.join("out.gguf"));
     for (recipe, element) in [
-        (Recipe::new(8).unwrap(), "Q8_0"),
-        (Recipe::new(4).unwrap(), "Q4_1"),
-        (Recipe::new(4).unwrap().symmetric(), "Q4_0"),
+        (Recipe::new().with_bits(8).unwrap(), "Q8_0"),
+        (Recipe::new().with_bits(4).unwrap(), "Q4_1"),
+        (Recipe::new().with_bits(4).unwrap().symmetric(), "Q4_0"),
     ] {
         let recipe = recipe.with_min_elements(300);
         let report = compress::gguf(&input, &output, &recipe, &go_on).unwrap();
@@ -110,7 +110,7 @@ fn blocks_keep_what_the_report_says() {
         assert_eq!(written.value("general.quantization_version"), Some(&Value::U32(2)));
         assert!(written.tensors().iter().any(|tensor| matches!(tensor.element, ElementType::Block(_))));
     }
-    let error = compress::gguf(&input, &output, &Recipe::new(2).unwrap(), &go_on).unwrap_err();
+    let error = compress::gguf(&input, &output, &Recipe::new().with_bits(2).unwrap(), &go_on).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Argument);
 }
 
@@ -118,7 +118,7 @@ fn blocks_keep_what_the_report_says() {
 fn nothing_is_left_of_what_is_stopped() {
     let folder = Folder::new("stopped");
     let (input, output) = (folder.input(), folder.0.join("out.safetensors"));
-    let recipe = Recipe::new(8).unwrap();
+    let recipe = Recipe::new().with_bits(8).unwrap();
     let stop = |_: Progress<'_>| ControlFlow::Break(());
     let error = compress::safetensors(&input, &output, &recipe, Convention::Lapidary, &stop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);

@@ -1,6 +1,6 @@
 //! Models run before and after: the numbers are those of their definitions.
 
-#![cfg(feature = "verify")]
+#![cfg(feature = "rten")]
 
 use flate2::read::GzDecoder;
 use lapidary::{
@@ -128,12 +128,12 @@ fn numbers_are_those_computed_by_hand() {
     let input = folder.write("in.onnx", &product(&weight));
     let samples: Vec<Vec<f32>> = (0..3).map(|i| numbers(2 * K, 10 + i)).collect();
     let feeds = || samples.iter().map(|x| vec![("x".into(), Feed::f32(&[2, K], x.clone()).unwrap())]);
-    let four = Recipe::new(4).unwrap().with_group(32).unwrap();
+    let four = Recipe::new().with_bits(4).unwrap().with_group(32).unwrap();
     for (recipe, bits, expanded) in [
         (four.clone(), 4, "w_quantized"),
         (four.with_form(Form::Dequantize), 4, "w"),
-        (Recipe::new(2).unwrap().with_group(32).unwrap().with_form(Form::Dequantize), 2, "w"),
-        (Recipe::new(8).unwrap().with_group(32).unwrap(), 8, "w"),
+        (Recipe::new().with_bits(2).unwrap().with_group(32).unwrap().with_form(Form::Dequantize), 2, "w"),
+        (Recipe::new().with_bits(8).unwrap().with_group(32).unwrap(), 8, "w"),
     ] {
         let output = folder.compressed(&input, &recipe);
         let verification = compress::verify(&input, &output, &Inputs::given(feeds())).unwrap();
@@ -191,10 +191,10 @@ fn nodes_may_be_called_as_values() {
 fn fewer_bits_differ_more() {
     let folder = Folder::new("recipes");
     for (recipe, above, below) in [
-        (Recipe::new(8).unwrap(), 1e-5, 0.05),
-        (Recipe::new(4).unwrap().with_group(16).unwrap(), 0.06, 0.5),
-        (Recipe::new(4).unwrap().symmetric(), 0.06, 0.6),
-        (Recipe::new(2).unwrap().with_group(16).unwrap(), 0.2, 2.0),
+        (Recipe::new().with_bits(8).unwrap(), 1e-5, 0.05),
+        (Recipe::new().with_bits(4).unwrap().with_group(16).unwrap(), 0.06, 0.5),
+        (Recipe::new().with_bits(4).unwrap().symmetric(), 0.06, 0.6),
+        (Recipe::new().with_bits(2).unwrap().with_group(16).unwrap(), 0.2, 2.0),
     ] {
         let output = folder.compressed(RESCNN.as_ref(), &recipe.with_min_elements(0));
         let inputs = Inputs::random(3).with_batch(8);
@@ -230,8 +230,8 @@ fn digits_stay_known() {
         assert_eq!(report.rows, 449);
         report.changed.iter().filter(|changed| labels[changed.row] == changed.original).count()
     };
-    assert_eq!(lost(&run(Recipe::new(8).unwrap())), 0);
-    let four = lost(&run(Recipe::new(4).unwrap().with_group(32).unwrap()));
+    assert_eq!(lost(&run(Recipe::new().with_bits(8).unwrap())), 0);
+    let four = lost(&run(Recipe::new().with_bits(4).unwrap().with_group(32).unwrap()));
     assert!(four <= 4, "{four} lost");
 }
 
@@ -299,7 +299,7 @@ fn what_cannot_run_is_named() {
 fn a_limit_holds_for_what_is_decoded() {
     let folder = Folder::new("limit");
     let input = folder.write("in.onnx", &product(&numbers(K * N, 1)));
-    let output = folder.compressed(&input, &Recipe::new(4).unwrap().with_group(32).unwrap());
+    let output = folder.compressed(&input, &Recipe::new().with_bits(4).unwrap().with_group(32).unwrap());
     let length = fs::metadata(&input).unwrap().len();
     let small = fs::metadata(&output).unwrap().len();
     let run = |original: &Path, limit| compress::verify(original, &output, &Inputs::random(0).with_limit(limit));

@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     fs::create_dir_all(&folder).expect("a folder for temporary files");
     let (input, output) = (folder.join("in.onnx"), folder.join("out.onnx"));
     fs::write(&input, data).expect("room for a file");
-    let mut recipe = Recipe::new([2, 4, 8][usize::from(how % 3)]).expect("bits").with_min_elements(1);
+    let mut recipe = Recipe::new().with_bits([2, 4, 8][usize::from(how % 3)]).expect("bits").with_min_elements(1);
     if how & 64 != 0 {
         recipe = recipe.with_group(32).expect("a group");
     }

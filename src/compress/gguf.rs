@@ -45,18 +45,22 @@ pub fn quantize(
     check_paths(input, output)?;
     check_shards(input, output)?;
     // By its number in llama.cpp: that of most of its tensors.
-    let (wide, narrow, number) = match (recipe.bits, recipe.symmetric) {
-        (8, _) => (GgmlType::Q8_0, GgmlType::Q8_0, 7),
-        (4, true) => (GgmlType::Q4_0, GgmlType::Q4_0, 2),
-        (4, false) => (GgmlType::Q4K, GgmlType::Q4_1, 15),
-        (bits, _) => return Err(crate::Error::argument("bits", bits, "4 or 8 in GGUF files")),
+    let types = match (recipe.bits, recipe.symmetric) {
+        (None, _) => None,
+        (Some(8), _) => Some((GgmlType::Q8_0, GgmlType::Q8_0, 7)),
+        (Some(4), true) => Some((GgmlType::Q4_0, GgmlType::Q4_0, 2)),
+        (Some(4), false) => Some((GgmlType::Q4K, GgmlType::Q4_1, 15)),
+        (Some(bits), _) => return Err(crate::Error::argument("bits", bits, "4 or 8 in GGUF files")),
     };
     let read = file::open(input)?;
     let mut metadata = if read.format() == "gguf" { Gguf::open(input)?.values().to_vec() } else { Vec::new() };
-    metadata.retain(|(key, _)| !matches!(&**key, "general.quantization_version" | "general.file_type"));
-    metadata.push(("general.quantization_version".into(), Value::U32(2)));
-    metadata.push(("general.file_type".into(), Value::U32(number)));
+    if let Some((_, _, number)) = types {
+        metadata.retain(|(key, _)| !matches!(&**key, "general.quantization_version" | "general.file_type"));
+        metadata.push(("general.quantization_version".into(), Value::U32(2)));
+        metadata.push(("general.file_type".into(), Value::U32(number)));
+    }
     let plan = Plan::new(&*read, recipe, |info| {
+        let (wide, narrow, _) = types.ok_or("not to be quantized")?;
         let last = info.shape.last().copied().unwrap_or(0);
         let kind = if last.is_multiple_of(wide.block_len()) { wide } else { narrow };
         match last.is_multiple_of(kind.block_len()) {

@@ -4,7 +4,7 @@
 //! # #[cfg(feature = "onnx")] {
 //! use lapidary::compress::{self, Progress, Recipe};
 //! let go_on = |_: Progress<'_>| std::ops::ControlFlow::Continue(());
-//! let report = compress::onnx("model.onnx", "small.onnx", &Recipe::new(4)?.with_group(32)?, &go_on)?;
+//! let report = compress::onnx("model.onnx", "small.onnx", &Recipe::new().with_bits(4)?.with_group(32)?, &go_on)?;
 //! println!("{report}");
 //! # }
 //! # Ok::<(), lapidary::Error>(())
@@ -23,12 +23,14 @@ mod onnx;
 mod recipe;
 mod report;
 mod run;
+#[cfg(feature = "rten")]
+mod runtime;
 #[cfg(feature = "safetensors")]
 mod safetensors;
 mod source;
 #[cfg(any(feature = "safetensors", feature = "gguf"))]
 mod tensors;
-#[cfg(feature = "verify")]
+#[cfg(feature = "rten")]
 mod verify;
 
 #[cfg(feature = "gguf")]
@@ -38,7 +40,9 @@ pub use onnx::quantize as onnx;
 pub use recipe::{Form, Recipe};
 pub use report::{Report, TensorReport};
 pub use run::Progress;
+#[cfg(feature = "rten")]
+pub use runtime::{Feed, Inputs};
 #[cfg(feature = "safetensors")]
 pub use safetensors::quantize as safetensors;
-#[cfg(feature = "verify")]
-pub use verify::{Changed, Feed, Inputs, OutputReport, Verification, verify};
+#[cfg(feature = "rten")]
+pub use verify::{Changed, OutputReport, Verification, verify};

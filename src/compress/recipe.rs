@@ -17,11 +17,11 @@ pub enum Form {
     MatMulNBits,
 }
 
-/// What is to be done to the weights of a model.
+/// What is to be done to a model. A new recipe leaves it as it is.
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `bits` | – | 2, 4, 8 | bits of a code |
+/// | `bits` | none: not quantized | 2, 4, 8 | bits of a code |
 /// | `group` | none: a scale an output channel | 16 and more; a power of two for `MatMulNBits` | weights that share a scale |
 /// | symmetric | no | | no zero points |
 /// | `form` | [`Form::Auto`] | | how an ONNX model has them |
@@ -31,7 +31,7 @@ pub enum Form {
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub struct Recipe {
-    pub(super) bits: u8,
+    pub(super) bits: Option<u8>,
     pub(super) group: Option<usize>,
     pub(super) symmetric: bool,
     pub(super) form: Form,
@@ -40,17 +40,28 @@ pub struct Recipe {
     min_elements: usize,
 }
 
+impl Default for Recipe {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Recipe {
+    /// All stays as it is.
+    pub fn new() -> Self {
+        let (keep, only) = (Vec::new(), Vec::new());
+        Self { bits: None, group: None, symmetric: false, form: Form::Auto, keep, only, min_elements: 1024 }
+    }
+
     /// Codes of so many bits, with a scale and a zero point for each output channel.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) for other bits than 2, 4 and 8.
-    pub fn new(bits: u8) -> Result<Self> {
+    pub fn with_bits(self, bits: u8) -> Result<Self> {
         if !matches!(bits, 2 | 4 | 8) {
             return Err(Error::argument("bits", bits, "2, 4 or 8"));
         }
-        let (keep, only) = (Vec::new(), Vec::new());
-        Ok(Self { bits, group: None, symmetric: false, form: Form::Auto, keep, only, min_elements: 1024 })
+        Ok(Self { bits: Some(bits), ..self })
     }
 
     /// A scale and a zero point for each `size` weights of a sum.
@@ -94,6 +105,9 @@ impl Recipe {
     /// Why a tensor stays as it is, where the recipe says so.
     pub(super) fn kept(&self, name: &str, operators: &[&str], elements: usize) -> Option<String> {
         let part = |part: &&String| name.contains(part.as_str());
+        if self.bits.is_none() {
+            return Some("not to be quantized".into());
+        }
         if elements == 0 {
             return Some("empty".into());
         }

@@ -25,7 +25,7 @@ use std::{collections::BTreeMap, path::Path};
 ///
 /// ```no_run
 /// use lapidary::{compress::{self, Recipe}, format::safetensors::Convention};
-/// let recipe = Recipe::new(4)?.with_group(128)?.symmetric().keep(["lm_head"]);
+/// let recipe = Recipe::new().with_bits(4)?.with_group(128)?.symmetric().keep(["lm_head"]);
 /// let go_on = |_: compress::Progress<'_>| std::ops::ControlFlow::Continue(());
 /// let report = compress::safetensors("model.safetensors.index.json", "small.safetensors", &recipe, Convention::PackQuantized, &go_on)?;
 /// println!("{report}");
@@ -49,7 +49,8 @@ pub fn quantize(
     let read = file::open(input)?;
     let mut metadata = if read.format() == "safetensors" { read.metadata() } else { BTreeMap::new() };
     let plan = Plan::new(&*read, recipe, |info| {
-        let (kept, entry) = kept(info, recipe, convention).map_err(|error| error.to_string())?;
+        let bits = recipe.bits.ok_or("not to be quantized")?;
+        let (kept, entry) = kept(info, bits, recipe, convention).map_err(|error| error.to_string())?;
         metadata.extend(entry);
         Ok(kept)
     })?;
@@ -60,6 +61,7 @@ pub fn quantize(
 /// The tensors that hold a quantized one, and its entry in the metadata.
 fn kept(
     info: &TensorInfo,
+    bits: u8,
     recipe: &Recipe,
     convention: Convention,
 ) -> Result<(Kept<'static>, Option<(String, String)>)> {
@@ -68,12 +70,12 @@ fn kept(
         None => (Granularity::Channel { axis: 0 }, "a scale a row".to_string()),
         Some(size) => (Granularity::Group { size: size.min(last) }, format!("groups of {size}")),
     };
-    let scheme = Scheme { bits: recipe.bits, symmetric: recipe.symmetric, granularity };
+    let scheme = Scheme { bits, symmetric: recipe.symmetric, granularity };
     // The form does not depend on the number of rows.
     let parts = Parts::new(convention, &info.name, &info.shape, Form::of(&scheme.layout(&info.shape)?))?;
     let zeros = if recipe.symmetric { ", no zero points" } else { "" };
     let (tensors, entry) = (parts.tensors().to_vec(), parts.metadata());
-    let outcome = format!("{} bits, {shared}{zeros}", recipe.bits);
+    let outcome = format!("{bits} bits, {shared}{zeros}");
     let write = move |source: &Source, first: usize, writer: &file::Writer, step: Step<'_>| {
         encode(source, scheme, CHUNK, &mut |row, q| {
             let mut written = parts.encode(q, row)?.into_iter();

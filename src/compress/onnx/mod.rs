@@ -1,8 +1,9 @@
 //! Weights of ONNX models as codes, the rest as it was.
 
+pub(super) mod nodes;
 mod opset;
 mod rewrite;
-pub(super) mod weights;
+mod weights;
 
 use super::{
     encode::encode,
@@ -183,7 +184,9 @@ mod tests {
         let (input, output) = (dir.join("in.onnx"), dir.join("out.onnx"));
         onnx::layout(&model).unwrap().create(&input).unwrap().finish().unwrap();
         for bits in [2, 4, 8] {
-            for recipe in [Recipe::new(bits).unwrap(), Recipe::new(bits).unwrap().with_group(16).unwrap()] {
+            for recipe in
+                [Recipe::new().with_bits(bits).unwrap(), Recipe::new().with_bits(bits).unwrap().with_group(16).unwrap()]
+            {
                 for recipe in [recipe.clone(), recipe.symmetric()] {
                     let written = |chunk: usize| {
                         let report = run(&input, &output, &recipe, &|_| ControlFlow::Continue(()), chunk).unwrap();

@@ -1,6 +1,6 @@
 //! Which version of ONNX's operators a model needs, and whether it may have it.
 
-use super::weights::{attribute, inner, is_onnx};
+use super::nodes::{attribute, inner, is_onnx};
 use crate::format::onnx::proto::{ModelProto, NodeProto, OperatorSetIdProto};
 
 /// The version of ONNX's own operators that a model imports.

@@ -1,8 +1,9 @@
 //! A model whose weights are to be codes: new nodes, new tensors whose elements are to come, and the work that makes them.
 
 use super::{
+    nodes::{constant, inner_mut, is_identity, names},
     opset,
-    weights::{Axes, Use, aliases, constant, inner_mut, is_identity, names, uses},
+    weights::{Axes, Use, aliases, uses},
 };
 use crate::{
     compress::{
@@ -276,7 +277,9 @@ impl Work<'_> {
 
     /// How a weight can be kept, the best first, or why it stays.
     fn ways(&self, element: ElementType, shape: &[usize], uses: &[Use], axes: Axes) -> Result<Vec<Way>, String> {
-        let Recipe { bits, group, form, .. } = *self.recipe;
+        let Recipe { bits: Some(bits), group, form, .. } = *self.recipe else {
+            return Err("not to be quantized".into());
+        };
         // No more than there is.
         let length = shape[axes.input].max(1);
         let block = group.unwrap_or(32).min(length.next_power_of_two().max(16));

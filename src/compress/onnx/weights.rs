@@ -1,7 +1,8 @@
 //! Which tensors of a graph are weights, and of what.
 
-use crate::format::onnx::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
-use std::collections::{BTreeMap, BTreeSet};
+use super::nodes::{attribute, inner, is_identity, is_onnx};
+use crate::format::onnx::proto::{GraphProto, NodeProto};
+use std::collections::BTreeMap;
 
 /// An input of a node that a weight is.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,15 +22,6 @@ pub(super) struct Axes {
     pub(super) input: usize,
     /// A matrix `[K, N]` that is multiplied from the right.
     pub(super) matrix: bool,
-}
-
-pub(in crate::compress) fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
-    node.attribute.iter().find(|attribute| attribute.name.as_deref() == Some(name))
-}
-
-/// Whether a node is of ONNX's own operators.
-pub(in crate::compress) fn is_onnx(node: &NodeProto) -> bool {
-    matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"))
 }
 
 /// The axes of the weight that is an input of a node; `None` where no operator's weight is.
@@ -68,10 +60,6 @@ pub(super) fn aliases(graph: &GraphProto, ranks: &BTreeMap<String, usize>) -> BT
     all
 }
 
-pub(super) fn is_identity(node: &NodeProto) -> bool {
-    node.op_type.as_deref() == Some("Identity") && is_onnx(node)
-}
-
 /// How a graph and those within it use the values of known ranks, by any of their names.
 pub(super) fn uses(
     graph: &GraphProto,
@@ -107,31 +95,5 @@ fn gather(
             all.entry(root.clone()).or_default().push(Use { operator, axes, inner: below });
         }
         inner(node).for_each(|graph| gather(graph, ranks, aliases, true, all));
-    }
-}
-
-/// The graphs within a node.
-pub(in crate::compress) fn inner(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
-}
-
-/// The graphs within a node, to be changed.
-pub(in crate::compress) fn inner_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
-    node.attribute.iter_mut().flat_map(|attribute| attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs))
-}
-
-/// The tensor of a `Constant` node.
-pub(in crate::compress) fn constant(node: &NodeProto) -> Option<&TensorProto> {
-    let named = node.op_type.as_deref() == Some("Constant") && is_onnx(node);
-    attribute(node, "value").filter(|_| named)?.t.as_ref()
-}
-
-/// All names of values in a graph and those within it.
-pub(in crate::compress) fn names(graph: &GraphProto, all: &mut BTreeSet<String>) {
-    all.extend(graph.initializer.iter().filter_map(|tensor| tensor.name.clone()));
-    all.extend(graph.input.iter().chain(&graph.output).filter_map(|value| value.name.clone()));
-    for node in &graph.node {
-        all.extend(node.input.iter().chain(&node.output).cloned());
-        inner(node).for_each(|graph| names(graph, all));
     }
 }

@@ -1,30 +1,13 @@
 //! A model and its smaller one run on the same inputs, and what differs.
 
-mod decode;
-mod expand;
-mod inputs;
 mod report;
-mod runtime;
 
-pub use inputs::{Feed, Inputs};
 pub use report::{Changed, OutputReport, Verification};
 
-use crate::{
-    compress::onnx::weights::{inner_mut, names},
-    error::{Error, Result},
-    format::{
-        file::TensorFile,
-        onnx::{
-            Onnx,
-            proto::{GraphProto, ModelProto},
-        },
-    },
-};
-use inputs::Spec;
-use prost::Message;
+use super::runtime::{Inputs, Model, check};
+use crate::error::{Error, Result};
 use report::Comparison;
-use runtime::Session;
-use std::{collections::BTreeSet, path::Path};
+use std::path::Path;
 
 /// Runs an ONNX model and a smaller one made of it on the same inputs, by the runtime `rten`, and compares each output.
 ///
@@ -57,7 +40,7 @@ pub fn verify(original: impl AsRef<Path>, compressed: impl AsRef<Path>, inputs: 
         return Err(Error::argument("output", "missing in the compressed model", "in both").in_tensor(missing));
     }
     let samples = inputs.samples(&first.inputs)?;
-    inputs::check(&second.inputs, samples.first().map_or(&[][..], Vec::as_slice))?;
+    check(&second.inputs, samples.first().map_or(&[][..], Vec::as_slice))?;
 
     let outputs = first.outputs.clone();
     let (session, expanded_original) = first.load("the original model", inputs.limit)?;
@@ -73,57 +56,4 @@ pub fn verify(original: impl AsRef<Path>, compressed: impl AsRef<Path>, inputs: 
     }
     let outputs = comparisons.into_iter().map(Comparison::finish).collect();
     Ok(Verification { outputs, samples: samples.len(), expanded_original, expanded_compressed })
-}
-
-/// A model that is not loaded yet.
-struct Model {
-    model: ModelProto,
-    bytes: u64,
-    inputs: Vec<Spec>,
-    outputs: Vec<String>,
-}
-
-impl Model {
-    fn open(path: &Path, limit: u64) -> Result<Self> {
-        let read = Onnx::open(path)?;
-        let bytes = read.byte_len();
-        if bytes > limit {
-            return Err(Error::argument("bytes of the model in memory", bytes, "within the limit"));
-        }
-        let mut model = read.inlined()?;
-        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-        if let Some(graph) = &mut model.graph {
-            // An input with a value of its own need not be given.
-            let own: BTreeSet<_> = graph.initializer.iter().filter_map(|tensor| tensor.name.clone()).collect();
-            graph.input.retain(|input| !input.name.as_ref().is_some_and(|name| own.contains(name)));
-            inputs = graph.input.iter().map(Spec::new).collect();
-            outputs = graph.output.iter().filter_map(|output| output.name.clone()).collect();
-        }
-        Ok(Self { model, bytes, inputs, outputs })
-    }
-
-    /// Makes it one that the runtime has all operators for, and loads it.
-    fn load(mut self, what: &'static str, limit: u64) -> Result<(Session, Vec<String>)> {
-        let expanded = expand::expand(&mut self.model, self.bytes, limit)?;
-        if let Some(graph) = &mut self.model.graph {
-            let mut values = BTreeSet::new();
-            names(graph, &mut values);
-            distinguish(graph, &values);
-        }
-        let encoded = self.model.encode_to_vec();
-        drop(self.model);
-        Ok((Session::load(what, encoded)?, expanded))
-    }
-}
-
-/// Gives nodes that are called as a value another name: the runtime has one list of both.
-fn distinguish(graph: &mut GraphProto, values: &BTreeSet<String>) {
-    for node in &mut graph.node {
-        if let Some(name) = &mut node.name {
-            while values.contains(name) {
-                name.push_str("_node");
-            }
-        }
-        inner_mut(node).for_each(|graph| distinguish(graph, values));
-    }
 }

@@ -1,7 +1,9 @@
 //! What differs between the outputs of two models.
 
-use super::runtime::Output;
-use crate::error::{Error, Result};
+use crate::{
+    compress::runtime::Output,
+    error::{Error, Result},
+};
 use std::fmt;
 
 /// A place where the largest number of a row is elsewhere.

@@ -17,12 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Numbers for an input of a model, in the order of the rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Feed {
-    pub(super) shape: Vec<usize>,
-    pub(super) data: Data,
+    pub(in crate::compress) shape: Vec<usize>,
+    pub(in crate::compress) data: Data,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Data {
+pub(in crate::compress) enum Data {
     F32(Vec<f32>),
     I64(Vec<i64>),
     I32(Vec<i32>),
@@ -78,7 +78,7 @@ pub struct Inputs {
     batch: usize,
     integers: i32,
     sizes: BTreeMap<String, usize>,
-    pub(super) limit: u64,
+    pub(in crate::compress) limit: u64,
 }
 
 impl Inputs {
@@ -119,7 +119,7 @@ impl Inputs {
     }
 
     /// The samples, each with all inputs of the model.
-    pub(super) fn samples(&self, specs: &[Spec]) -> Result<Vec<Vec<(String, Feed)>>> {
+    pub(in crate::compress) fn samples(&self, specs: &[Spec]) -> Result<Vec<Vec<(String, Feed)>>> {
         let samples = match &self.given {
             Some(samples) => samples.clone(),
             None => (0..self.samples).map(|sample| self.sample(sample, specs)).collect::<Result<_>>()?,
@@ -172,8 +172,8 @@ impl Inputs {
 
 /// An input of a model.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Spec {
-    pub(super) name: String,
+pub(in crate::compress) struct Spec {
+    pub(in crate::compress) name: String,
     element: Option<ElementType>,
     sizes: Option<Vec<Dim>>,
 }
@@ -186,7 +186,7 @@ enum Dim {
 }
 
 impl Spec {
-    pub(super) fn new(value: &ValueInfoProto) -> Self {
+    pub(in crate::compress) fn new(value: &ValueInfoProto) -> Self {
         let name = value.name.clone().unwrap_or_default();
         let Some(TypeValue::Tensor(tensor)) = value.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
             return Self { name, element: None, sizes: None };
@@ -207,7 +207,7 @@ impl Spec {
 }
 
 /// Whether a sample is what the model takes: each input once, of its type and shape, and one size for each name.
-pub(super) fn check(specs: &[Spec], sample: &[(String, Feed)]) -> Result<()> {
+pub(in crate::compress) fn check(specs: &[Spec], sample: &[(String, Feed)]) -> Result<()> {
     let mut seen = BTreeSet::new();
     let mut named: BTreeMap<&str, usize> = BTreeMap::new();
     for (name, feed) in sample {

@@ -11,15 +11,15 @@ use std::{
 };
 
 /// A model that the runtime has loaded.
-pub(super) struct Session {
+pub(in crate::compress) struct Session {
     model: rten::Model,
     what: &'static str,
 }
 
 /// What a model gave.
-pub(super) struct Output {
-    pub(super) shape: Vec<usize>,
-    pub(super) values: Vec<f64>,
+pub(in crate::compress) struct Output {
+    pub(in crate::compress) shape: Vec<usize>,
+    pub(in crate::compress) values: Vec<f64>,
 }
 
 /// `work`, with a panic as an error. What it leaves behind is dropped.
@@ -36,7 +36,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 }
 
 impl Session {
-    pub(super) fn load(what: &'static str, encoded: Vec<u8>) -> Result<Self> {
+    pub(in crate::compress) fn load(what: &'static str, encoded: Vec<u8>) -> Result<Self> {
         let model = guarded(what, || ModelOptions::with_all_ops().load(encoded))?;
         Ok(Self { model, what })
     }
@@ -45,7 +45,7 @@ impl Session {
         self.model.node_id(name).map_err(|error| Error::runtime(self.what, error).in_tensor(name))
     }
 
-    pub(super) fn run(&self, feeds: &[(String, Feed)], outputs: &[String]) -> Result<Vec<Output>> {
+    pub(in crate::compress) fn run(&self, feeds: &[(String, Feed)], outputs: &[String]) -> Result<Vec<Output>> {
         let mut inputs = Vec::with_capacity(feeds.len());
         for (name, feed) in feeds {
             let value = value(feed).map_err(|error| error.in_tensor(name))?;

@@ -2,7 +2,7 @@
 
 use super::decode::{Integers, Levels, NBits, Zeros, dequantize};
 use crate::{
-    compress::onnx::weights::{attribute, constant, inner, inner_mut, is_onnx},
+    compress::onnx::nodes::{attribute, constant, inner, inner_mut, is_onnx},
     error::{Error, Result},
     format::{
         file::ElementType,
