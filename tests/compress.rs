@@ -310,8 +310,26 @@ fn what_a_model_cannot_have_is_said() {
     let report = compress::onnx(&input, folder.out(), &four.clone().with_form(Form::Dequantize), &go_on).unwrap();
     assert!(report.tensors[0].outcome.as_ref().unwrap_err().contains("ReduceMean \"mean\""));
     assert_eq!(fs::read(folder.out()).unwrap(), fs::read(&input).unwrap());
-    let report = compress::onnx(&input, folder.out(), &four.with_form(Form::MatMulNBits), &go_on).unwrap();
+    let report = compress::onnx(&input, folder.out(), &four.clone().with_form(Form::MatMulNBits), &go_on).unwrap();
     assert!(report.tensors[0].outcome.is_err());
+
+    // ONNX's checker wants the operators of functions to be those of the model.
+    let set = OperatorSetIdProto { domain: None, version: Some(13) };
+    let function = FunctionProto {
+        name: Some("twice".into()),
+        domain: Some("own".into()),
+        opset_import: vec![set],
+        node: vec![node("Add", &["a", "a"], "b")],
+        ..Default::default()
+    };
+    let weight = f32s("w", &[8, 8, 6, 6], &numbers(2304, 2));
+    let mut whole = model(13, vec![node("Conv", &["x", "w"], "y")], vec![weight]);
+    whole.functions = vec![function];
+    let report = compress::onnx(folder.model(&whole), folder.out(), &four, &go_on).unwrap();
+    assert!(report.tensors[0].outcome.as_ref().unwrap().starts_with("8 bits"));
+    whole.functions[0].opset_import[0].version = Some(21);
+    let report = compress::onnx(folder.model(&whole), folder.out(), &four, &go_on).unwrap();
+    assert!(report.tensors[0].outcome.as_ref().unwrap().starts_with("4 bits"));
 }
 
 #[test]

@@ -169,6 +169,10 @@ fn data_outside_of_the_folder_is_refused() {
     std::os::unix::fs::symlink(&secret, folder.0.join("models/link")).unwrap();
     #[cfg(unix)]
     assert_eq!(open("link", &[]), Err(ErrorKind::Format));
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&folder.0, folder.0.join("models/up")).unwrap();
+    #[cfg(unix)]
+    assert_eq!(open("up/secret", &[]), Err(ErrorKind::Format));
     for location in ["../secret", secret.to_str().unwrap(), "", ".", "a/../../secret"] {
         assert_eq!(open(location, &[]), Err(ErrorKind::Format), "{location}");
     }
@@ -208,6 +212,25 @@ fn wrong_bytes_are_errors() {
     }
     let deep = ModelProto { graph: Some(graph), ..Default::default() };
     assert_eq!(open(&deep.encode_to_vec()), Err(ErrorKind::Format));
+}
+
+/// A name before the names of all tensors within a graph makes no large numbers of bytes, and many of one name no long work.
+#[test]
+fn names_take_no_more_than_the_file() {
+    let folder = Folder::new("names");
+    let many: Vec<_> = (0..20_000).map(|_| onnx::tensor("", ElementType::U8, &[0], Bytes::new()).unwrap()).collect();
+    let (path, mut inner) = (folder.0.join("m.onnx"), GraphProto { initializer: many, ..Default::default() });
+    fs::write(&path, ModelProto { graph: Some(inner.clone()), ..Default::default() }.encode_to_vec()).unwrap();
+    assert_eq!(Onnx::open(&path).unwrap().tensors().last().unwrap().name, "#20000");
+    for _ in 0..10 {
+        let name = Some("n".repeat(1000));
+        let body = AttributeProto { name: Some("body".into()), g: Some(Box::new(inner)), ..Default::default() };
+        let node = NodeProto { op_type: Some("Loop".into()), name, attribute: vec![body], ..Default::default() };
+        inner = GraphProto { node: vec![node], ..Default::default() };
+    }
+    fs::write(&path, ModelProto { graph: Some(inner), ..Default::default() }.encode_to_vec()).unwrap();
+    let error = Onnx::open(&path).unwrap_err();
+    assert!(error.kind() == ErrorKind::Format && error.to_string().contains("names"), "{error}");
 }
 
 fn opens(path: &Path) {

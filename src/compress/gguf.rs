@@ -3,7 +3,7 @@
 use super::{
     recipe::Recipe,
     report::Report,
-    run::{Watch, check_paths, check_shards},
+    run::{Watch, check_paths},
     source::{CHUNK, Cost, Source},
     tensors::{Kept, Plan, Step},
 };
@@ -42,8 +42,6 @@ pub fn quantize(
     watch: Watch<'_>,
 ) -> Result<Report> {
     let (input, output) = (input.as_ref(), output.as_ref());
-    check_paths(input, output)?;
-    check_shards(input, output)?;
     // By its number in llama.cpp: that of most of its tensors.
     let types = match (recipe.bits, recipe.symmetric) {
         (None, _) => None,
@@ -53,6 +51,7 @@ pub fn quantize(
         (Some(bits), _) => return Err(crate::Error::argument("bits", bits, "4 or 8 in GGUF files")),
     };
     let read = file::open(input)?;
+    check_paths(input, &*read, &[output])?;
     let mut metadata = if read.format() == "gguf" { Gguf::open(input)?.values().to_vec() } else { Vec::new() };
     if let Some((_, _, number)) = types {
         metadata.retain(|(key, _)| !matches!(&**key, "general.quantization_version" | "general.file_type"));

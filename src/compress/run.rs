@@ -1,32 +1,23 @@
 //! Work on many tensors, in parallel, that can be watched and stopped.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    format::file::TensorFile,
+};
 use std::{
     ops::ControlFlow,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// An error where the output is the input, whose tensors are views of it until the last is written.
-pub(super) fn check_paths(input: &Path, output: &Path) -> Result<()> {
-    match (input.canonicalize(), output.canonicalize()) {
-        (Ok(input), Ok(output)) if input == output => {
-            Err(Error::argument("output", output.display(), "another file than the input"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// An error where the input is an index, and the output may be one of the files it names.
-#[cfg(any(feature = "safetensors", feature = "gguf"))]
-pub(super) fn check_shards(input: &Path, output: &Path) -> Result<()> {
-    let folder = |path: &Path| path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf));
-    let index = input.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-    match (folder(input), folder(output)) {
-        (Some(input), Some(there)) if index && input == there => {
-            Err(Error::argument("output", output.display(), "no file that is there beside the index"))
-        }
-        _ => Ok(()),
+/// An error where an output is one of the files of the input, whose tensors are views of them until the last is written.
+pub(super) fn check_paths(input: &Path, read: &dyn TensorFile, outputs: &[&Path]) -> Result<()> {
+    let whole = |path: &Path| path.canonicalize().ok();
+    let files: Vec<_> = read.files().iter().map(|path| whole(path)).chain([whole(input)]).flatten().collect();
+    let taken = outputs.iter().find(|output| whole(output).is_some_and(|output| files.contains(&output)));
+    match taken {
+        Some(output) => Err(Error::argument("output", output.display(), "another file than those of the input")),
+        None => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     encode::{Scheme, encode},
     recipe::Recipe,
     report::Report,
-    run::{Watch, check_paths, check_shards},
+    run::{Watch, check_paths},
     source::{CHUNK, Source},
     tensors::{Kept, Plan, Step},
 };
@@ -44,9 +44,8 @@ pub fn quantize(
     watch: Watch<'_>,
 ) -> Result<Report> {
     let (input, output) = (input.as_ref(), output.as_ref());
-    check_paths(input, output)?;
-    check_shards(input, output)?;
     let read = file::open(input)?;
+    check_paths(input, &*read, &[output])?;
     let mut metadata = if read.format() == "safetensors" { read.metadata() } else { BTreeMap::new() };
     let plan = Plan::new(&*read, recipe, |info| {
         let bits = recipe.bits.ok_or("not to be quantized")?;

@@ -70,11 +70,45 @@ impl Placed {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) when it cannot; whatever had the name before is then untouched.
     pub(crate) fn finish(mut self) -> Result<()> {
-        let file = self.file.take();
-        let synced = file.map_or(Ok(()), |file| file.sync_all());
-        let named = synced.and_then(|()| fs::rename(&self.temporary, &self.path));
+        self.sync()?;
+        self.name()
+    }
+
+    /// As [`finish`](Self::finish), of this file and then the other; where one fails, both names are as they were.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when it cannot.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn finish_both(mut self, mut other: Self) -> Result<()> {
+        self.sync()?;
+        other.sync()?;
+        let path = self.path.clone();
+        let mut kept = self.temporary.clone().into_os_string();
+        kept.push(".old");
+        let replaces = match fs::rename(&path, &kept) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            moved => moved.map(|()| true).map_err(|error| Error::io(&path, error))?,
+        };
+        let named = self.name();
+        let both = named.and_then(|()| other.name().inspect_err(|_| drop(fs::remove_file(&path))));
+        // What was before is put back, or goes; the first error is what counts.
+        let _ = match (replaces, &both) {
+            (false, _) => Ok(()),
+            (true, Ok(())) => fs::remove_file(&kept),
+            (true, Err(_)) => fs::rename(&kept, &path),
+        };
+        both
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file()?.sync_all().map_err(|error| Error::io(&self.path, error))
+    }
+
+    fn name(&mut self) -> Result<()> {
+        // Some systems do not rename what is open.
+        self.file = None;
+        let named = fs::rename(&self.temporary, &self.path);
         if named.is_err() {
-            // The first error is what counts.
             let _ = fs::remove_file(&self.temporary);
         }
         named.map_err(|error| Error::io(&self.path, error))
@@ -128,6 +162,29 @@ mod tests {
         assert_eq!(placed.set_len(u64::MAX).unwrap_err().kind(), crate::ErrorKind::Io);
         drop(placed);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[cfg(feature = "onnx")]
+    #[test]
+    fn two_files_get_their_names_or_none() {
+        let dir = std::env::temp_dir().join(format!("lapidary-both-{}", std::process::id()));
+        fs::create_dir_all(dir.join("folder/full")).unwrap();
+        let (data, model, folder) = (dir.join("data"), dir.join("model"), dir.join("folder"));
+        let begun = |path: &Path, bytes: &[u8]| {
+            let placed = Placed::create(path).unwrap();
+            placed.write_at(0, bytes).unwrap();
+            placed
+        };
+        // A folder that is not empty has the second name.
+        assert!(begun(&data, b"new").finish_both(begun(&folder, b"new")).is_err());
+        assert!(!data.exists() && fs::read_dir(&dir).unwrap().count() == 1);
+        begun(&data, b"1").finish_both(begun(&model, b"2")).unwrap();
+        assert!(begun(&data, b"new").finish_both(begun(&folder, b"new")).is_err());
+        assert_eq!(fs::read(&data).unwrap(), b"1");
+        begun(&data, b"3").finish_both(begun(&model, b"4")).unwrap();
+        assert_eq!((fs::read(&data).unwrap(), fs::read(&model).unwrap()), (b"3".to_vec(), b"4".to_vec()));
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
         fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -44,12 +44,8 @@ pub fn quantize(
 }
 
 fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: usize) -> Result<Report> {
-    check_paths(input, output)?;
     let read = Onnx::open(input)?;
-    for path in read.files() {
-        check_paths(&path, output)?;
-        check_paths(&path, &beside(output))?;
-    }
+    check_paths(input, &read, &[output, &beside(output)])?;
     let external = read.is_external();
     let rewrite::Rewritten { model, items, mut report } = rewrite::rewrite(read.inlined()?, recipe)?;
     if read.unknown_bytes() > 0 {
@@ -71,13 +67,14 @@ fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: us
     report.bytes_after = first.byte_len() + second.as_ref().map_or(0, |(own, _)| own.byte_len());
     let (writer, own) = match second {
         None => (first.create(output)?, None),
-        // Both are there before the first gets its name.
         Some((own, data)) => (first.create(data)?, Some(own.create(output)?)),
     };
     let watched = Watched::new(watch, items.iter().map(|item| item.source.bytes.len() as u64).sum());
     let costs = each(&items, |item| item.write(&writer, chunk, &watched).map_err(|error| error.in_tensor(&item.name)))?;
-    writer.finish()?;
-    own.map_or(Ok(()), Writer::finish)?;
+    match own {
+        None => writer.finish()?,
+        Some(own) => writer.finish_both(own)?,
+    }
     for (item, cost) in items.iter().zip(costs) {
         if let Some(tensor) = report.tensors.get_mut(item.report) {
             tensor.measured(cost);

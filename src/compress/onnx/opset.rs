@@ -5,8 +5,12 @@ use crate::format::onnx::proto::{ModelProto, NodeProto, OperatorSetIdProto};
 
 /// The version of ONNX's own operators that a model imports.
 pub(super) fn version(model: &ModelProto) -> i64 {
-    let own = |set: &&OperatorSetIdProto| matches!(set.domain.as_deref(), None | Some("" | "ai.onnx"));
-    model.opset_import.iter().find(own).and_then(|set| set.version).unwrap_or(1)
+    model.opset_import.iter().find(|set| is_own(set)).and_then(|set| set.version).unwrap_or(1)
+}
+
+/// Whether a set is ONNX's own.
+fn is_own(set: &OperatorSetIdProto) -> bool {
+    matches!(set.domain.as_deref(), None | Some("" | "ai.onnx"))
 }
 
 /// The least version of the format that may import version `opset` of the operators.
@@ -54,7 +58,14 @@ pub(super) fn blocker(model: &ModelProto, from: i64, to: i64) -> Option<String> 
     {
         nodes.extend(&graph.node);
     }
-    // Functions import versions of their own.
+    // A function imports a version of its own, and ONNX's checker asks that its operators are the same in the model's.
+    for function in &model.functions {
+        let own = function.opset_import.iter().find(|set| is_own(set)).and_then(|set| set.version);
+        if own.is_some_and(|own| own < to) && function.node.iter().any(is_onnx) {
+            let name = function.name.as_deref().unwrap_or_default();
+            return Some(format!("the function {name:?} imports version {}", own.unwrap_or(from)));
+        }
+    }
     while let Some(node) = nodes.pop() {
         if let Some(change) = changed(node, from, to) {
             let called =

@@ -8,7 +8,7 @@ use crate::{
 use std::{
     ops::Range,
     path::Path,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{Mutex, PoisonError},
 };
 
 /// A model file of known length before its tensors are there: the bytes around them, and each one's place. Formats make it of
@@ -57,7 +57,7 @@ impl Layout {
         let file = Placed::create(path.as_ref())?;
         file.set_len(self.len)?;
         self.fixed.iter().try_for_each(|(offset, bytes)| file.write_at(*offset, bytes))?;
-        let written = self.places.iter().map(|_| AtomicU64::new(0)).collect();
+        let written = self.places.iter().map(|_| Mutex::default()).collect();
         Ok(Writer { file, places: self.places, written })
     }
 }
@@ -69,47 +69,105 @@ impl Layout {
 pub struct Writer {
     file: Placed,
     places: Vec<(String, Range<u64>)>,
-    written: Vec<AtomicU64>,
+    /// What is written of each: stretches in their order, with bytes missing between them.
+    written: Vec<Mutex<Vec<Range<u64>>>>,
 }
 
 impl Writer {
     /// Writes some bytes of the tensor at `index`, from its byte `offset` on. Each is to be written once.
     ///
     /// # Errors
-    /// [`Argument`](crate::ErrorKind::Argument) beyond the last tensor or the tensor's last byte; [`Io`](crate::ErrorKind::Io) when it
-    /// cannot be written: a full disk.
+    /// [`Argument`](crate::ErrorKind::Argument) beyond the last tensor or the tensor's last byte, and for bytes that are written already;
+    /// [`Io`](crate::ErrorKind::Io) when it cannot be written: a full disk.
     pub fn write(&self, index: usize, offset: u64, bytes: &[u8]) -> Result<()> {
         let beyond = || Error::argument("index of a tensor", index, "less than there are tensors");
         let ((name, place), written) = self.places.get(index).zip(self.written.get(index)).ok_or_else(beyond)?;
-        let end = place.start.checked_add(offset).and_then(|start| start.checked_add(bytes.len() as u64));
-        if end.is_none_or(|end| end > place.end) {
-            return Err(Error::argument("offset in a tensor", offset, "such that the bytes fit").in_tensor(name));
+        let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= place.end - place.start);
+        let beyond = || Error::argument("offset in a tensor", offset, "such that the bytes fit").in_tensor(name);
+        let part = offset..end.ok_or_else(beyond)?;
+        if !claim(&mut written.lock().unwrap_or_else(PoisonError::into_inner), part) {
+            return Err(Error::argument("offset in a tensor", offset, "of bytes not written yet").in_tensor(name));
         }
-        self.file.write_at(place.start + offset, bytes).map_err(|error| error.in_tensor(name))?;
-        written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.file.write_at(place.start + offset, bytes).map_err(|error| error.in_tensor(name))
+    }
+
+    /// An error where bytes of a tensor are missing.
+    fn check(&mut self) -> Result<()> {
+        for ((name, place), written) in self.places.iter().zip(&mut self.written) {
+            let parts = written.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let (len, written) = (place.end - place.start, parts.iter().map(|part| part.end - part.start).sum::<u64>());
+            if len != written {
+                return Err(Error::shape("written bytes", &[len as usize], &[written as usize]).in_tensor(name));
+            }
+        }
         Ok(())
     }
 
     /// Gives the whole file its name.
     ///
     /// # Errors
-    /// [`Shape`](crate::ErrorKind::Shape) where bytes of a tensor are missing or were written twice, [`Io`](crate::ErrorKind::Io) when the
-    /// disk does not take it.
-    pub fn finish(self) -> Result<()> {
-        for ((name, place), written) in self.places.iter().zip(&self.written) {
-            let (len, written) = (place.end - place.start, written.load(Ordering::Relaxed));
-            if len != written {
-                return Err(Error::shape("written bytes", &[len as usize], &[written as usize]).in_tensor(name));
-            }
-        }
+    /// [`Shape`](crate::ErrorKind::Shape) where bytes of a tensor are missing, [`Io`](crate::ErrorKind::Io) when the disk does not take it.
+    pub fn finish(mut self) -> Result<()> {
+        self.check()?;
         self.file.finish()
     }
+
+    /// Gives two whole files their names, this one first, or neither.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish); what had the names before has them again.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn finish_both(mut self, mut other: Self) -> Result<()> {
+        self.check()?;
+        other.check()?;
+        self.file.finish_both(other.file)
+    }
+}
+
+/// Adds a stretch to those that are there, and joins neighbours; `false` where it overlaps one.
+fn claim(parts: &mut Vec<Range<u64>>, part: Range<u64>) -> bool {
+    if part.is_empty() {
+        return true;
+    }
+    let after = parts.partition_point(|other| other.end <= part.start);
+    if parts.get(after).is_some_and(|next| next.start < part.end) {
+        return false;
+    }
+    let joins_next = parts.get(after).is_some_and(|next| next.start == part.end);
+    let before = after.checked_sub(1).filter(|&before| parts.get(before).is_some_and(|last| last.end == part.start));
+    match (before, joins_next) {
+        (Some(before), true) => parts[before].end = parts.remove(after).end,
+        (Some(before), false) => parts[before].end = part.end,
+        (None, true) => parts[after].start = part.start,
+        (None, false) => parts.insert(after, part),
+    }
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::ElementType, *};
     use crate::ErrorKind;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn stretches_are_claimed_once(parts in prop::collection::vec((0u64..40, 0u64..8), 0..30)) {
+            let (mut claimed, mut bytes) = (Vec::new(), [false; 48]);
+            for (start, len) in parts {
+                let part = start as usize..(start + len) as usize;
+                let free = bytes[part.clone()].iter().all(|byte| !byte);
+                prop_assert_eq!(claim(&mut claimed, start..start + len), free);
+                if free {
+                    bytes[part].fill(true);
+                }
+                let all: Vec<u64> = claimed.iter().cloned().flatten().collect();
+                let expected: Vec<u64> = (0..48).filter(|&byte| bytes[byte as usize]).collect();
+                prop_assert_eq!(all, expected);
+                prop_assert!(claimed.windows(2).all(|pair| pair[0].end < pair[1].start));
+            }
+        }
+    }
 
     #[test]
     fn a_file_is_written_whole_or_not_at_all() {
@@ -128,6 +186,8 @@ mod tests {
         assert_eq!(file.write(0, 2, b"bc").unwrap_err().tensor(), Some("a"));
         assert_eq!(file.write(0, u64::MAX, b"b").unwrap_err().kind(), ErrorKind::Argument);
         assert!(file.write(3, 0, b"").is_err());
+        // Written twice does not make up for what is missing.
+        assert_eq!(file.write(0, 2, b"c").unwrap_err().kind(), ErrorKind::Argument);
         assert_eq!(file.finish().unwrap_err().tensor(), Some("a"));
         assert!(!path.exists());
         let file = layout.create(&path).unwrap();

@@ -25,7 +25,10 @@ use crate::{
     map::map,
     tensor::view::{checked_volume, filled},
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// A tensor of a model file, without its elements.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -93,6 +96,11 @@ pub trait TensorFile: Send + Sync {
 
     /// The length of the file in bytes, and of those that belong to it.
     fn byte_len(&self) -> u64;
+
+    /// The other files that its tensors lie in.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
 
     /// What the file says of itself.
     fn metadata(&self) -> BTreeMap<String, String> {

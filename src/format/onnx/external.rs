@@ -51,10 +51,14 @@ impl Files {
         let location = location(tensor)?;
         if !self.mapped.contains_key(location) {
             let path = self.folder.join(location);
-            // A link could lead anywhere.
+            // A link could lead anywhere, and so could a folder that is one.
             let metadata = path.symlink_metadata().map_err(|error| Error::io(&path, error))?;
-            if !metadata.is_file() {
-                return Err(Error::format(0, format!("{location:?} is not a file")));
+            let within = || {
+                let folder = if self.folder.as_os_str().is_empty() { Path::new(".") } else { &self.folder };
+                Ok(path.canonicalize()?.starts_with(folder.canonicalize()?))
+            };
+            if !metadata.is_file() || !within().map_err(|error| Error::io(&path, error))? {
+                return Err(Error::format(0, format!("{location:?} is not a file in the model's folder")));
             }
             self.mapped.insert(location.into(), crate::map::map(&path)?);
         }

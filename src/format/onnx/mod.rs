@@ -38,7 +38,7 @@ use external::Files;
 use prost::Message;
 use proto::{ModelProto, TensorProto};
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -75,15 +75,12 @@ impl Onnx {
         }
         let unknown = len.abs_diff(model.encoded_len());
         let mut files = Files::beside(path);
-        let (mut names, mut infos, mut tensors) = (HashSet::new(), Vec::new(), Vec::new());
+        let (mut names, mut infos, mut tensors) = (Names::default(), Vec::new(), Vec::new());
         visit::tensors(&model, &mut |name, tensor| {
-            // Names are unique within a graph, but not every file keeps to that.
-            let mut unique = name.to_string();
-            for count in 2.. {
-                if names.insert(unique.clone()) {
-                    break;
-                }
-                unique = format!("{name}#{count}");
+            let unique = names.unique(name);
+            // Ways to graphs within graphs repeat, by far less than this.
+            if names.bytes > len.saturating_mul(16).saturating_add(1 << 20) {
+                return Err(Error::format(0, "the names of its tensors take more than 16 times its bytes"));
             }
             let Some(info) = tensor::info(unique, tensor)? else { return Ok(()) };
             if tensor::pending_number(tensor).is_some() {
@@ -125,12 +122,6 @@ impl Onnx {
         Ok(model)
     }
 
-    /// The other files that tensors lie in.
-    #[must_use]
-    pub fn files(&self) -> Vec<PathBuf> {
-        self.files.paths()
-    }
-
     /// Whether tensors lie in other files.
     #[must_use]
     pub fn is_external(&self) -> bool {
@@ -142,6 +133,29 @@ impl Onnx {
     #[must_use]
     pub fn unknown_bytes(&self) -> usize {
         self.unknown
+    }
+}
+
+/// The names of tensors: they are unique within a graph, but not every file keeps to that.
+#[derive(Debug, Default)]
+struct Names {
+    /// How often each was there.
+    seen: HashMap<String, usize>,
+    bytes: usize,
+}
+
+impl Names {
+    /// The name, or it with a number that makes it another than those before.
+    fn unique(&mut self, name: &str) -> String {
+        let mut unique = name.to_string();
+        while self.seen.contains_key(&unique) {
+            let count = self.seen.entry(name.into()).or_insert(0);
+            *count += 1;
+            unique = format!("{name}#{count}");
+        }
+        self.bytes += unique.len();
+        self.seen.insert(unique.clone(), 1);
+        unique
     }
 }
 
@@ -165,6 +179,10 @@ impl TensorFile for Onnx {
         }
         let bytes = self.files.bytes(tensor).map_err(|error| error.in_tensor(&info.name))?;
         info.check_bytes(bytes.len()).map(|()| bytes)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.paths()
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {

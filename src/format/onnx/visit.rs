@@ -8,10 +8,15 @@ fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.into() } else { format!("{path}/{name}") }
 }
 
+/// Bytes of a node's name that are part of a way: it is before the name of every tensor within.
+const PART: usize = 256;
+
 /// What a node is called: by its name, its first output, or its operator.
-fn called(node: &NodeProto) -> String {
+pub(crate) fn called(node: &NodeProto) -> &str {
     let names = [node.name.as_ref(), node.output.first(), node.op_type.as_ref()];
-    names.into_iter().flatten().find(|name| !name.is_empty()).cloned().unwrap_or_default()
+    let name = names.into_iter().flatten().find(|name| !name.is_empty()).map_or("", String::as_str);
+    let end = (0..=PART.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
+    &name[..end.unwrap_or(0)]
 }
 
 macro_rules! walk {
@@ -67,7 +72,7 @@ macro_rules! walk {
             node: &'a $($mut)? NodeProto,
             visit: &mut dyn FnMut(&str, &'a $($mut)? TensorProto) -> Result<()>,
         ) -> Result<()> {
-            let called = called(node);
+            let called = called(node).to_string();
             let output = node.output.first().cloned().unwrap_or_default();
             for attribute in node.attribute.$iter() {
                 let name = attribute.name.as_deref().unwrap_or_default();

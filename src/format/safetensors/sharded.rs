@@ -13,13 +13,14 @@ use serde::{
 use std::{
     collections::BTreeMap,
     fmt,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 /// A model in several safetensors files, by its index `model.safetensors.index.json`: JSON whose `weight_map` says in which file each
 /// tensor is, as Hugging Face's libraries write it. A tensor of a file that the index does not name is no part of the model.
 pub struct Sharded {
     shards: Vec<SafeTensors>,
+    files: Vec<PathBuf>,
     tensors: Vec<TensorInfo>,
     /// The shard of each tensor, and its index there.
     places: Vec<(usize, usize)>,
@@ -42,13 +43,16 @@ impl Sharded {
         for (tensor, file) in &index.weight_map.0 {
             files.entry(&**file).or_default().push(&**tensor);
         }
-        let mut model = Self { shards: vec![], tensors: vec![], places: vec![], metadata: BTreeMap::new() };
+        let mut model =
+            Self { shards: vec![], files: vec![], tensors: vec![], places: vec![], metadata: BTreeMap::new() };
         for (name, mut listed) in files {
             if !below(name) {
                 let reason = format!("the index names the file {name:?}, which is not below its directory");
                 return Err(Error::format(0, reason).in_tensor(listed.first().unwrap_or(&"")));
             }
-            let shard = SafeTensors::open(path.with_file_name(name)).map_err(|error| error.in_tensor(name))?;
+            let file = path.with_file_name(name);
+            let shard = SafeTensors::open(&file).map_err(|error| error.in_tensor(name))?;
+            model.files.push(file);
             listed.sort_unstable();
             if let Some(tensor) = twice(&listed) {
                 return Err(Error::format(0, "the index names this tensor twice").in_tensor(tensor));
@@ -101,6 +105,10 @@ impl TensorFile for Sharded {
         at(&self.tensors, index)?;
         let place = self.places.get(index).and_then(|&(shard, place)| Some((self.shards.get(shard)?, place)));
         place.map_or_else(|| Ok(Bytes::new()), |(shard, place)| shard.data(place))
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.clone()
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {
