@@ -7,6 +7,8 @@ add() { { printf "\\x$2"; cat "$3"; } >"fuzz/corpus/$1/$(basename "$3").$2"; }
 for file in tests/fixtures/*.safetensors; do add bytes 00 "$file"; done
 for file in $(find tests/fixtures -name '*.gguf'); do add bytes 01 "$file"; done
 for file in $(find tests/fixtures -name '*.np[yz]'); do add bytes 02 "$file"; done
+for file in $(find tests/fixtures -name '*.h5' -o -name '*.keras'); do add bytes 04 "$file"; done
+for file in $(find tests/fixtures -name '*.tflite'); do add bytes 05 "$file"; done
 for file in $(find tests/fixtures -name 'model.onnx' | head -20) tests/fixtures/digits_rescnn.onnx; do
   name=$(dirname "$file" | tr / _)
   cp "$file" "/tmp/$name.onnx"

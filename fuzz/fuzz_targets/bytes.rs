@@ -4,9 +4,11 @@
 use lapidary::format::{
     file::{Bytes, TensorFile},
     gguf::Gguf,
+    keras::Keras,
     numpy::NumpyFile,
     packed,
     safetensors::{Quantized, SafeTensors},
+    tflite::TfLite,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -23,10 +25,12 @@ fn read(file: &dyn TensorFile) {
 fuzz_target!(|data: &[u8]| {
     let Some((which, data)) = data.split_first() else { return };
     let bytes = Bytes::copy_from_slice(data);
-    match which % 4 {
+    match which % 6 {
         0 => SafeTensors::decode(bytes).iter().for_each(|file| read(file)),
         1 => Gguf::from_bytes(bytes).iter().for_each(|file| read(file)),
         2 => NumpyFile::from_bytes(bytes).iter().for_each(|file| read(file)),
-        _ => drop(packed::decode(data)),
+        3 => drop(packed::decode(data)),
+        4 => Keras::from_bytes(bytes).iter().for_each(|file| read(file)),
+        _ => TfLite::from_bytes(bytes).iter().for_each(|file| read(file)),
     }
 });
