@@ -14,12 +14,17 @@
 //! pass through; a part is at least one index of the first axis, and where groups lie along that axis at least one group (of a few bits and
 //! odd widths up to eight). The output has the same bytes on any number of threads. It takes its name when it is whole.
 
+mod budget;
+mod copy;
 #[cfg(any(feature = "onnx", feature = "safetensors"))]
 mod encode;
 #[cfg(feature = "gguf")]
 mod gguf;
+mod look;
 #[cfg(feature = "onnx")]
 mod onnx;
+mod prepare;
+mod pruning;
 mod recipe;
 mod report;
 mod run;
@@ -33,13 +38,16 @@ mod tensors;
 #[cfg(feature = "rten")]
 mod verify;
 
+pub use budget::Budget;
 #[cfg(feature = "gguf")]
 pub use gguf::quantize as gguf;
+pub use look::Histogram;
 #[cfg(feature = "onnx")]
 pub use onnx::quantize as onnx;
+pub use pruning::Pruning;
 pub use recipe::{Form, Recipe};
 pub use report::{Report, TensorReport};
-pub use run::Progress;
+pub use run::{Progress, Stage};
 #[cfg(feature = "rten")]
 pub use runtime::{Feed, Inputs};
 #[cfg(feature = "safetensors")]
