@@ -35,7 +35,8 @@ use std::path::Path;
 /// # Errors
 /// As [`file::open`] and [`gguf::layout`]; [`Argument`](crate::ErrorKind::Argument) for 2 bits, and where both paths are the same file;
 /// [`NonFinite`](crate::ErrorKind::NonFinite) for a weight that is NaN or infinite, with its name; [`Io`](crate::ErrorKind::Io) when the output
-/// cannot be written; [`Cancelled`](crate::ErrorKind::Cancelled) when `watch` says so. There is no output then, and the input is as it was.
+/// cannot be written; [`Cancelled`](crate::ErrorKind::Cancelled) when `watch` says so. [`Budget`](crate::ErrorKind::Budget)
+/// where nothing keeps within the recipe's budget, with the least there is. There is no output then, and the input is as it was.
 pub fn quantize(
     input: impl AsRef<Path>,
     output: impl AsRef<Path>,
@@ -45,8 +46,7 @@ pub fn quantize(
     let (input, output) = (input.as_ref(), output.as_ref());
     check_paths(input, output)?;
     check_shards(input, output)?;
-    let fewest = if recipe.budget.is_some() { 4 } else { 8 };
-    if let Some(bits) = recipe.bits.filter(|&bits| !matches!(bits, 4 | 8) && bits < fewest) {
+    if let Some(bits) = recipe.bits.filter(|&bits| bits < 4 && recipe.budget.is_none()) {
         return Err(crate::Error::argument("bits", bits, "4 or 8 in GGUF files"));
     }
     let read = file::open(input)?;

@@ -10,9 +10,12 @@
 //! # Ok::<(), lapidary::Error>(())
 //! ```
 //!
+//! [`Recipe`] says what is done: codes of 2, 4 or 8 bits; weights that become zero ([`Pruning`]); or a [`Budget`] of bytes or error, for which the
+//! bits of each weight are chosen.
+//!
 //! Tensors are read, quantized and written one after the other on each thread, large ones in parts, so that files larger than memory
 //! pass through; a part is at least one index of the first axis, and where groups lie along that axis at least one group (of a few bits and
-//! odd widths up to eight). The output has the same bytes on any number of threads. It takes its name when it is whole.
+//! odd widths up to eight). Only a [criterion](Pruning::by) other than the magnitude has a tensor in memory as a whole. The output has the same bytes on any number of threads. It takes its name when it is whole.
 
 mod budget;
 mod copy;

@@ -35,7 +35,8 @@ use std::{collections::BTreeMap, path::Path};
 /// # Errors
 /// As [`file::open`] and [`safetensors::layout`]; [`NonFinite`](crate::ErrorKind::NonFinite) for a weight that is NaN or infinite, with its
 /// name; [`Io`](crate::ErrorKind::Io) when the output cannot be written; [`Cancelled`](crate::ErrorKind::Cancelled) when `watch` says so;
-/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. There is no output then, and the input is as it was.
+/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. [`Budget`](crate::ErrorKind::Budget)
+/// where nothing keeps within the recipe's budget, with the least there is. There is no output then, and the input is as it was.
 pub fn quantize(
     input: impl AsRef<Path>,
     output: impl AsRef<Path>,

@@ -29,16 +29,20 @@ use decide::Length;
 use rewrite::{Codes, Item, Target};
 use std::path::{Path, PathBuf};
 
-/// Quantizes the weights of an ONNX model: matrices of `MatMul` and `Gemm`, kernels of convolutions, the matrices of `LSTM`, `GRU` and `RNN`,
+/// Quantizes the weights of an ONNX model, or prunes them, or both: matrices of `MatMul` and `Gemm`, kernels of convolutions, the matrices of `LSTM`, `GRU` and `RNN`,
 /// and tables of `Gather`, in the main graph and those within it, initializers and constants. All else stays as it was. `watch` is called
 /// again and again, and can stop the work.
+///
+/// Pruned weights that are not quantized keep their elements, with zeros among them, or become
+/// [sparse initializers](super::Pruning::sparse_initializers).
 ///
 /// A model with weights in other files, or of 2 GB and more, gets its weights in a file of its own, `output` with `.data` after it.
 ///
 /// # Errors
 /// As [`Onnx::open`]; [`NonFinite`](crate::ErrorKind::NonFinite) for a weight that is NaN or infinite, with its name;
 /// [`Io`](crate::ErrorKind::Io) when the output cannot be written; [`Cancelled`](crate::ErrorKind::Cancelled) when `watch` says so;
-/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. There is no output then, and the input is as it was.
+/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. [`Budget`](crate::ErrorKind::Budget)
+/// where nothing keeps within the recipe's budget, with the least there is. There is no output then, and the input is as it was.
 pub fn quantize(
     input: impl AsRef<Path>,
     output: impl AsRef<Path>,
