@@ -95,7 +95,7 @@ fn a_model_gets_smaller() {
     assert!(tensors.iter().any(|tensor| tensor["bits"] == 8 && tensor["sqnr_db"].as_f64().unwrap() > 30.0));
     let bins = |of: &Value| of.as_array().unwrap().iter().map(|count| count.as_u64().unwrap()).sum::<u64>();
     for tensor in tensors.iter().filter(|tensor| tensor["bits"] == 8) {
-        let all = tensor["shape"].as_array().unwrap().iter().map(|size| size.as_u64().unwrap()).product();
+        let all: u64 = tensor["shape"].as_array().unwrap().iter().map(|size| size.as_u64().unwrap()).product();
         assert_eq!(bins(&tensor["histogram"]["before"]), all);
     }
     for output in ["out.safetensors", "out.gguf"] {

@@ -73,6 +73,7 @@ mod tests {
     use crate::{
         format::file::ElementType,
         prune::{Magnitude, Select},
+        tensor::TensorRef,
         traits::PrunerExt,
     };
 
@@ -102,6 +103,4 @@ mod tests {
         (0..24).for_each(|i| assert_eq!(down.get(i % 6 * 4 + i / 6), right.get(i)));
         assert_eq!(down.kept(), 8);
     }
-
-    use crate::tensor::TensorRef;
 }
