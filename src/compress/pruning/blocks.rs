@@ -26,7 +26,8 @@ pub(super) fn mask(
     let width = checked_volume(shape.get(1..).unwrap_or_default())?.max(1);
     let rows = (CHUNK / 2 / width).max(1);
     // Blocks of the first axis are not cut.
-    let rows = if axis == 0 { rows.max(of).next_multiple_of(of) } else { rows };
+    let unit = of.min(shape.first().copied().unwrap_or(1)).max(1);
+    let rows = if axis == 0 { rows.max(unit).next_multiple_of(unit) } else { rows };
     let mut keys = Vec::new();
     source.chunks(rows.saturating_mul(width), &mut |first, values| {
         keys.clear();
@@ -55,7 +56,7 @@ fn select(shape: &[usize], axis: usize, keep: usize, of: usize, keys: &[u64], mu
     for outer in (0..keys.len()).step_by((len * inner).max(1)) {
         for start in (0..len).step_by(of) {
             let size = of.min(len - start);
-            let keep = (keep * size).div_ceil(of);
+            let keep = (keep as u128 * size as u128).div_ceil(of as u128) as usize;
             for i in 0..inner {
                 let index = |k: usize| outer + (start + k) * inner + i;
                 block.clear();
@@ -86,7 +87,7 @@ mod tests {
     fn along_the_last_axis_it_is_the_selection_of_that_name() {
         // Many ties, and rows that are no multiple.
         let values: Vec<f32> = (0..7 * 13).map(|i| ((i * 37 % 11) as f32 - 5.0) * 0.5).collect();
-        for (keep, of) in [(2, 4), (1, 3), (4, 4), (1, 32)] {
+        for (keep, of) in [(2, 4), (1, 3), (4, 4), (1, 32), (5, usize::MAX), (usize::MAX, usize::MAX)] {
             let own = mask(&source(&values, &[7, 13]), 1, keep, of, None).unwrap();
             let tensor = TensorRef::new(&values, &[7, 13]).unwrap();
             assert_eq!(own, Select::n_of_m(keep, of).unwrap().by(Magnitude).mask(tensor).unwrap());
