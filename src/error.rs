@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Io,
     /// The library that runs a model refused it, or failed.
     Runtime,
+    /// A budget that nothing keeps.
+    Budget,
     /// The caller stopped the work.
     Cancelled,
 }
@@ -56,6 +58,8 @@ enum Repr {
     Io { path: String, source: std::io::Error },
     #[error("{what}: {reason}")]
     Runtime { what: &'static str, reason: String },
+    #[error("a budget of {limit} of {what} cannot be kept: the least is {least}")]
+    Budget { what: &'static str, limit: String, least: String },
     #[error("stopped by the caller")]
     Cancelled,
 }
@@ -101,6 +105,11 @@ impl Error {
         Repr::Runtime { what, reason: reason.to_string() }.into()
     }
 
+    /// A budget of `limit` of `what` (a plural: "bytes of the file") where there is no less than `least`.
+    pub fn budget(what: &'static str, limit: impl fmt::Display, least: impl fmt::Display) -> Self {
+        Repr::Budget { what, limit: limit.to_string(), least: least.to_string() }.into()
+    }
+
     /// The caller stopped the work.
     #[must_use]
     pub fn cancelled() -> Self {
@@ -126,6 +135,7 @@ impl Error {
             Repr::Format { .. } => ErrorKind::Format,
             Repr::Io { .. } => ErrorKind::Io,
             Repr::Runtime { .. } => ErrorKind::Runtime,
+            Repr::Budget { .. } => ErrorKind::Budget,
             Repr::Cancelled => ErrorKind::Cancelled,
         }
     }

@@ -1,8 +1,8 @@
-//! Models that are quantized: whatever can be read becomes a model that can be read, or an error.
+//! Models that are quantized and pruned: whatever can be read becomes a model that can be read, or an error.
 #![no_main]
 
 use lapidary::{
-    compress::{self, Recipe},
+    compress::{self, Budget, Pruning, Recipe},
     format::{file::TensorFile, onnx::Onnx},
 };
 use libfuzzer_sys::fuzz_target;
@@ -20,6 +20,13 @@ fuzz_target!(|data: &[u8]| {
     }
     if how & 128 != 0 {
         recipe = recipe.symmetric();
+    }
+    if how & 32 != 0 {
+        let pruning = if how & 8 != 0 { Pruning::n_of_m(2, 4) } else { Pruning::sparsity(0.9) };
+        recipe = recipe.with_pruning(pruning.expect("a share").sparse_initializers());
+    }
+    if how & 16 != 0 {
+        recipe = recipe.with_budget(Budget::Error(0.5)).expect("a budget");
     }
     if compress::onnx(&input, &output, &recipe, &|_| ControlFlow::Continue(())).is_ok() {
         let model = Onnx::open(&output).expect("what was written");

@@ -1,10 +1,10 @@
 //! Large tensors quantized some rows at a time.
 
-use super::source::{Cost, Source};
+use super::{look::Cost, source::Source};
 use crate::{
     error::{Error, Result},
     quant::{Affine, Certify, MinMax, Range, Symmetric},
-    tensor::{Granularity, Grid, QTensor, TensorRef, Values, view::checked_volume},
+    tensor::{Granularity, Grid, QTensor, TensorMut, TensorRef, Values, view::checked_volume},
     traits::Quantizer,
 };
 
@@ -81,10 +81,12 @@ pub(super) fn encode(
     let rows = shape.first().copied().unwrap_or(1);
     let width = checked_volume(shape.get(1..).unwrap_or_default())?.max(1);
     let (shared, multiple) = scheme.spread(width);
+    // What is decoded is in memory, too.
+    let chunk = if source.look.is_any() { chunk / 2 } else { chunk };
     let step = (chunk / width).max(1).next_multiple_of(multiple).min(rows.max(1));
     let parts = || (0..rows).step_by(step).map(move |first| first..rows.min(first + step));
     let part_shape = |rows: usize| [&[rows][..], shape.get(1..).unwrap_or_default()].concat();
-    let (mut values, mut cost) = (Vec::new(), Cost::default());
+    let (mut values, mut decoded, mut cost) = (Vec::new(), Vec::new(), Cost::new(source.look));
     let grid = match shared && step < rows {
         true => Some(shared_grid(source, scheme, parts(), part_shape, &mut values)?),
         false => None,
@@ -94,7 +96,7 @@ pub(super) fn encode(
         let first = part.start;
         // A tensor without axes is one number.
         let own = if shape.is_empty() { Vec::new() } else { part_shape(part.len()) };
-        source.rows(part, &mut values)?;
+        cost.read(source, part, &mut values)?;
         let mut q = quantizer.layout(&own)?;
         let tensor = TensorRef::new(&values, &own)?;
         match &grid {
@@ -115,6 +117,11 @@ pub(super) fn encode(
         cost.noise += noise;
         cost.max_abs = cost.max_abs.max(error.max_abs);
         cost.bound = cost.bound.max(quantizer.certificate(&q)?.max_abs());
+        if cost.looks() {
+            decoded.resize(values.len(), 0f32);
+            q.dequantize_into(TensorMut::new(&mut decoded, &own)?)?;
+            cost.became(&decoded);
+        }
         sink(first, &q)?;
     }
     Ok(cost)

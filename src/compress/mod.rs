@@ -10,16 +10,24 @@
 //! # Ok::<(), lapidary::Error>(())
 //! ```
 //!
+//! [`Recipe`] says what is done: codes of 2, 4 or 8 bits; weights that become zero ([`Pruning`]); or a [`Budget`] of bytes or error, for which the
+//! bits of each weight are chosen.
+//!
 //! Tensors are read, quantized and written one after the other on each thread, large ones in parts, so that files larger than memory
 //! pass through; a part is at least one index of the first axis, and where groups lie along that axis at least one group (of a few bits and
-//! odd widths up to eight). The output has the same bytes on any number of threads. It takes its name when it is whole.
+//! odd widths up to eight). Only a [criterion](Pruning::by) other than the magnitude has a tensor in memory as a whole. The output has the same bytes on any number of threads. It takes its name when it is whole.
 
+mod budget;
+mod copy;
 #[cfg(any(feature = "onnx", feature = "safetensors"))]
 mod encode;
 #[cfg(feature = "gguf")]
 mod gguf;
+mod look;
 #[cfg(feature = "onnx")]
 mod onnx;
+mod prepare;
+mod pruning;
 mod recipe;
 mod report;
 mod run;
@@ -33,13 +41,16 @@ mod tensors;
 #[cfg(feature = "rten")]
 mod verify;
 
+pub use budget::Budget;
 #[cfg(feature = "gguf")]
 pub use gguf::quantize as gguf;
+pub use look::Histogram;
 #[cfg(feature = "onnx")]
 pub use onnx::quantize as onnx;
+pub use pruning::Pruning;
 pub use recipe::{Form, Recipe};
 pub use report::{Report, TensorReport};
-pub use run::Progress;
+pub use run::{Progress, Stage};
 #[cfg(feature = "rten")]
 pub use runtime::{Feed, Inputs};
 #[cfg(feature = "safetensors")]

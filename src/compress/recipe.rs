@@ -1,5 +1,6 @@
 //! What is to be done to a model.
 
+use super::{budget::Budget, pruning::Pruning};
 use crate::error::{Error, Result};
 
 /// How quantized weights are written in an ONNX model.
@@ -21,12 +22,15 @@ pub enum Form {
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `bits` | none: not quantized | 2, 4, 8 | bits of a code |
+/// | `bits` | none: not quantized | 2, 4, 8 | bits of a code; within a budget, the fewest |
 /// | `group` | none: a scale an output channel | 16 and more; a power of two for `MatMulNBits` | weights that share a scale |
 /// | symmetric | no | | no zero points |
 /// | `form` | [`Form::Auto`] | | how an ONNX model has them |
+/// | `pruning` | none | [`Pruning`] | weights that become zero, and stay zero as codes |
+/// | `budget` | none | [`Budget`] | the bits of each weight, or that it stays, are chosen to keep within |
+/// | `histograms` | no | | the report has those of each tensor |
 /// | `keep` | none | parts of names | tensors that stay as they are |
-/// | `only` | all | parts of names, or operators | tensors that are quantized at all |
+/// | `only` | all | parts of names, or operators | tensors that are changed at all |
 /// | `min_elements` | 1,024 | any | smaller tensors stay |
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
@@ -35,6 +39,9 @@ pub struct Recipe {
     pub(super) group: Option<usize>,
     pub(super) symmetric: bool,
     pub(super) form: Form,
+    pub(super) pruning: Option<Pruning>,
+    pub(super) budget: Option<Budget>,
+    pub(super) histograms: bool,
     keep: Vec<String>,
     only: Vec<String>,
     min_elements: usize,
@@ -50,7 +57,18 @@ impl Recipe {
     /// All stays as it is.
     pub fn new() -> Self {
         let (keep, only) = (Vec::new(), Vec::new());
-        Self { bits: None, group: None, symmetric: false, form: Form::Auto, keep, only, min_elements: 1024 }
+        Self {
+            bits: None,
+            group: None,
+            symmetric: false,
+            form: Form::Auto,
+            pruning: None,
+            budget: None,
+            histograms: false,
+            keep,
+            only,
+            min_elements: 1024,
+        }
     }
 
     /// Codes of so many bits, with a scale and a zero point for each output channel.
@@ -85,13 +103,34 @@ impl Recipe {
         Self { form, ..self }
     }
 
+    /// Some weights become zero. Those of a tensor that is quantized stay zero, exactly: 0 is a level of all codes; of a GGUF file only
+    /// types with such a level are written, `Q4_0` and `Q8_0`. What is quantized are the weights that are left.
+    pub fn with_pruning(self, pruning: Pruning) -> Self {
+        Self { pruning: Some(pruning), ..self }
+    }
+
+    /// The ways to keep each weight are chosen so that all together keep within a budget, at the least cost: the bits, of those from
+    /// [`with_bits`](Self::with_bits) up (all, without), or that it stays as it is. The errors of all ways are measured first, which reads
+    /// the weights once more for each.
+    ///
+    /// # Errors
+    /// [`Argument`](crate::ErrorKind::Argument) for an error that is negative or not finite.
+    pub fn with_budget(self, budget: Budget) -> Result<Self> {
+        Ok(Self { budget: Some(budget.check()?), ..self })
+    }
+
+    /// The report has a histogram of each tensor that changes, before and after. The weights are read once more, for their range.
+    pub fn with_histograms(self) -> Self {
+        Self { histograms: true, ..self }
+    }
+
     /// Tensors with one of these parts in their names stay as they are.
     pub fn keep<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.keep.extend(names.into_iter().map(Into::into));
         self
     }
 
-    /// Only tensors with one of these parts in their names, or of these operators (`Conv`), are quantized.
+    /// Only tensors with one of these parts in their names, or of these operators (`Conv`), are changed.
     pub fn only<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.only.extend(names.into_iter().map(Into::into));
         self
@@ -102,10 +141,23 @@ impl Recipe {
         Self { min_elements: count, ..self }
     }
 
+    /// The bits a weight may have.
+    pub(super) fn bit_choices(&self) -> Vec<u8> {
+        match self.budget {
+            None => Vec::from_iter(self.bits),
+            Some(_) => [2, 4, 8].into_iter().filter(|&bits| bits >= self.bits.unwrap_or(2)).collect(),
+        }
+    }
+
+    /// What is put down of the numbers of a tensor.
+    pub(super) fn looks(&self) -> (bool, bool) {
+        (self.pruning.is_some() || self.histograms, self.histograms)
+    }
+
     /// Why a tensor stays as it is, where the recipe says so.
     pub(super) fn kept(&self, name: &str, operators: &[&str], elements: usize) -> Option<String> {
         let part = |part: &&String| name.contains(part.as_str());
-        if self.bits.is_none() {
+        if self.bits.is_none() && self.pruning.is_none() && self.budget.is_none() {
             return Some("not to be quantized".into());
         }
         if elements == 0 {

@@ -1,6 +1,6 @@
 //! What was done to a model, and what it cost.
 
-use super::source::Cost;
+use super::look::{Cost, Histogram};
 use std::fmt;
 
 /// What was done to a tensor.
@@ -15,11 +15,17 @@ pub struct TensorReport {
     pub operators: Vec<String>,
     /// How it is kept now: `"uint4, blocks of 32"`; or why it is as it was.
     pub outcome: Result<String, String>,
+    /// Bits of its codes, where it is quantized.
+    pub bits: Option<u8>,
     /// Bytes of its elements before.
     pub bytes_before: u64,
-    /// Bytes of its codes, scales and zero points now.
+    /// Bytes of what holds it now: codes, scales and zero points; or elements, and their indices where it is sparse.
     pub bytes_after: u64,
-    /// Signal to quantization noise in decibels, of what was quantized; infinite without error.
+    /// Zeros before and after, where the recipe prunes or wants histograms.
+    pub zeros: Option<(u64, u64)>,
+    /// How its numbers were and are spread, where the recipe wants it.
+    pub histogram: Option<Histogram>,
+    /// Signal to noise in decibels, of all that was done to it, pruned and quantized; infinite without error.
     pub sqnr_db: Option<f64>,
     /// The largest error of an element.
     pub max_abs: Option<f64>,
@@ -28,11 +34,30 @@ pub struct TensorReport {
 }
 
 impl TensorReport {
-    /// Puts down what quantizing cost.
+    /// A tensor of the file, as it is.
+    pub(super) fn new(name: String, shape: Vec<usize>, operators: Vec<String>, bytes: u64) -> Self {
+        Self {
+            name,
+            shape,
+            operators,
+            outcome: Err(String::new()),
+            bits: None,
+            bytes_before: bytes,
+            bytes_after: bytes,
+            zeros: None,
+            histogram: None,
+            sqnr_db: None,
+            max_abs: None,
+            bound: None,
+        }
+    }
+
+    /// Puts down what it cost.
     pub(super) fn measured(&mut self, cost: Cost) {
         self.sqnr_db = Some(if cost.noise == 0.0 { f64::INFINITY } else { 10.0 * (cost.signal / cost.noise).log10() });
         self.max_abs = Some(cost.max_abs);
         self.bound = Some(cost.bound).filter(|bound| !bound.is_nan());
+        (self.zeros, self.histogram) = (cost.zeros, cost.histogram);
     }
 }
 
@@ -48,17 +73,40 @@ pub struct Report {
     pub bytes_before: u64,
     /// Length of the output in bytes.
     pub bytes_after: u64,
+    /// The error of all weights that were changed together, `‖w - w'‖ / ‖w‖`, with those that a budget left as they were.
+    pub relative_error: Option<f64>,
+}
+
+impl Report {
+    /// Puts down the costs of tensors by their places in the list, and the squares of those that a budget left as they were.
+    pub(super) fn measured(&mut self, costs: impl IntoIterator<Item = (usize, Cost)>, left: f64) {
+        let (mut signal, mut noise, mut any) = (left, 0.0, false);
+        for (place, cost) in costs {
+            (signal, noise, any) = (signal + cost.signal, noise + cost.noise, true);
+            if let Some(tensor) = self.tensors.get_mut(place) {
+                tensor.measured(cost);
+            }
+        }
+        let relative = if noise == 0.0 { 0.0 } else { (noise / signal).sqrt() };
+        self.relative_error = (any || left > 0.0).then_some(relative);
+    }
 }
 
 impl fmt::Display for Report {
     /// A line for each tensor, and the sums.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| tensor | shape | operators | now | bytes | was | SQNR, dB | largest error | certified |")?;
-        writeln!(f, "|---|---|---|---|--:|--:|--:|--:|--:|")?;
+        // Columns that nobody asked for are left out.
+        let zeros = self.tensors.iter().any(|tensor| tensor.zeros.is_some());
+        writeln!(
+            f,
+            "| tensor | shape | operators | now | bytes | was | SQNR, dB | largest error | certified |{}",
+            if zeros { " zeros | were |" } else { "" }
+        )?;
+        writeln!(f, "|---|---|---|---|--:|--:|--:|--:|--:|{}", if zeros { "--:|--:|" } else { "" })?;
         for tensor in &self.tensors {
             let or = |x: Option<f64>, digits: usize| x.map_or("–".into(), |x| format!("{x:.digits$}"));
             let short = |x: Option<f64>| x.map_or("–".into(), |x| format!("{x:.2e}"));
-            writeln!(
+            write!(
                 f,
                 "| {} | {:?} | {} | {} | {} | {} | {} | {} | {} |",
                 tensor.name,
@@ -71,8 +119,16 @@ impl fmt::Display for Report {
                 short(tensor.max_abs),
                 short(tensor.bound),
             )?;
+            match tensor.zeros {
+                Some((before, after)) => writeln!(f, " {after} | {before} |")?,
+                None if zeros => writeln!(f, " – | – |")?,
+                None => writeln!(f)?,
+            }
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "\n{note}"))?;
+        if let Some(error) = self.relative_error {
+            writeln!(f, "\nrelative error of the weights {error:.3e}")?;
+        }
         let ratio = self.bytes_before as f64 / self.bytes_after.max(1) as f64;
         write!(f, "\n{} bytes, {} before: {ratio:.2} times smaller", self.bytes_after, self.bytes_before)
     }

@@ -5,6 +5,7 @@ use crate::{
     format::file::TensorFile,
 };
 use std::{
+    fmt,
     ops::ControlFlow,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
@@ -21,15 +22,40 @@ pub(super) fn check_paths(input: &Path, read: &dyn TensorFile, outputs: &[&Path]
     }
 }
 
+/// What is being done to a file; each goes through the weights for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Which weights are to become zero is searched.
+    Select,
+    /// What each way to keep a weight costs is measured.
+    Measure,
+    /// The output is written.
+    Write,
+}
+
+impl fmt::Display for Stage {
+    /// A word: `select`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Select => "select",
+            Self::Measure => "measure",
+            Self::Write => "write",
+        })
+    }
+}
+
 /// How far work on a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress<'a> {
+    /// What is being done. The numbers are those of this stage.
+    pub stage: Stage,
     /// The tensor that is worked on.
     pub tensor: &'a str,
     /// Bytes of weights that are done.
     pub done: u64,
-    /// Bytes of weights in all.
+    /// Bytes of weights in all, as often as they are read.
     pub total: u64,
 }
 
@@ -39,13 +65,14 @@ pub(super) type Watch<'a> = &'a (dyn Fn(Progress<'_>) -> ControlFlow<()> + Sync)
 /// Counts what is done.
 pub(super) struct Watched<'a> {
     watch: Watch<'a>,
+    stage: Stage,
     done: AtomicU64,
     total: u64,
 }
 
 impl<'a> Watched<'a> {
-    pub(super) fn new(watch: Watch<'a>, total: u64) -> Self {
-        Self { watch, done: AtomicU64::new(0), total }
+    pub(super) fn new(watch: Watch<'a>, stage: Stage, total: u64) -> Self {
+        Self { watch, stage, done: AtomicU64::new(0), total }
     }
 
     /// So many bytes more are done.
@@ -54,7 +81,7 @@ impl<'a> Watched<'a> {
     /// [`Cancelled`](crate::ErrorKind::Cancelled) when the work is to stop.
     pub(super) fn add(&self, tensor: &str, bytes: u64) -> Result<()> {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        match (self.watch)(Progress { tensor, done, total: self.total }) {
+        match (self.watch)(Progress { stage: self.stage, tensor, done, total: self.total }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::cancelled().in_tensor(tensor)),
         }

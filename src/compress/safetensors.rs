@@ -6,7 +6,7 @@ use super::{
     report::Report,
     run::{Watch, check_paths},
     source::{CHUNK, Source},
-    tensors::{Kept, Plan, Step},
+    tensors::{Kept, Plan, Put, Step},
 };
 use crate::{
     error::Result,
@@ -35,7 +35,8 @@ use std::{collections::BTreeMap, path::Path};
 /// # Errors
 /// As [`file::open`] and [`safetensors::layout`]; [`NonFinite`](crate::ErrorKind::NonFinite) for a weight that is NaN or infinite, with its
 /// name; [`Io`](crate::ErrorKind::Io) when the output cannot be written; [`Cancelled`](crate::ErrorKind::Cancelled) when `watch` says so;
-/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. There is no output then, and the input is as it was.
+/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. [`Budget`](crate::ErrorKind::Budget)
+/// where nothing keeps within the recipe's budget, with the least there is. There is no output then, and the input is as it was.
 pub fn quantize(
     input: impl AsRef<Path>,
     output: impl AsRef<Path>,
@@ -46,24 +47,17 @@ pub fn quantize(
     let (input, output) = (input.as_ref(), output.as_ref());
     let read = file::open(input)?;
     check_paths(input, &*read, &[output])?;
-    let mut metadata = if read.format() == "safetensors" { read.metadata() } else { BTreeMap::new() };
-    let plan = Plan::new(&*read, recipe, |info| {
-        let bits = recipe.bits.ok_or("not to be quantized")?;
-        let (kept, entry) = kept(info, bits, recipe, convention).map_err(|error| error.to_string())?;
-        metadata.extend(entry);
-        Ok(kept)
-    })?;
-    let layout = safetensors::layout(&plan.tensors, &metadata)?;
-    plan.run(&*read, layout, output, watch)
+    let metadata = if read.format() == "safetensors" { read.metadata() } else { BTreeMap::new() };
+    let keep = |info: &TensorInfo, bits: u8| kept(info, bits, recipe, convention).map_err(|error| error.to_string());
+    Plan::new(&*read, recipe, keep)?.run(output, watch, |tensors, kept| {
+        let mut metadata = metadata.clone();
+        metadata.extend(kept.iter().filter_map(|kept| kept.metadata.clone()));
+        safetensors::layout(tensors, &metadata)
+    })
 }
 
 /// The tensors that hold a quantized one, and its entry in the metadata.
-fn kept(
-    info: &TensorInfo,
-    bits: u8,
-    recipe: &Recipe,
-    convention: Convention,
-) -> Result<(Kept<'static>, Option<(String, String)>)> {
+fn kept(info: &TensorInfo, bits: u8, recipe: &Recipe, convention: Convention) -> Result<Kept<'static>> {
     let last = info.shape.last().copied().unwrap_or(1);
     let (granularity, shared) = match recipe.group {
         None => (Granularity::Channel { axis: 0 }, "a scale a row".to_string()),
@@ -73,14 +67,15 @@ fn kept(
     // The form does not depend on the number of rows.
     let parts = Parts::new(convention, &info.name, &info.shape, Form::of(&scheme.layout(&info.shape)?))?;
     let zeros = if recipe.symmetric { ", no zero points" } else { "" };
-    let (tensors, entry) = (parts.tensors().to_vec(), parts.metadata());
-    let outcome = format!("{bits} bits, {shared}{zeros}");
-    let write = move |source: &Source, first: usize, writer: &file::Writer, step: Step<'_>| {
+    let pruned = if recipe.pruning.is_some() { ", pruned" } else { "" };
+    let (tensors, metadata) = (parts.tensors().to_vec(), parts.metadata());
+    let outcome = Ok(format!("{bits} bits, {shared}{zeros}{pruned}"));
+    let write = move |source: &Source, put: Put<'_>, step: Step<'_>| {
         encode(source, scheme, CHUNK, &mut |row, q| {
             let mut written = parts.encode(q, row)?.into_iter();
-            written.try_for_each(|part| writer.write(first + part.index, part.offset, &part.bytes))?;
+            written.try_for_each(|part| put(part.index, part.offset, &part.bytes))?;
             step(q.len())
         })
     };
-    Ok((Kept { tensors, outcome, write: Box::new(write) }, entry))
+    Ok(Kept { tensors, outcome, bits: Some(bits), metadata, write: Some(Box::new(write)) })
 }

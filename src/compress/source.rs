@@ -1,9 +1,10 @@
 //! Tensors of a file, read some rows at a time, and what became of them.
 
+use super::{look::Look, pruning::Zeros};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::file::{Bytes, ElementType},
-    tensor::view::checked_volume,
+    tensor::view::{checked_volume, filled},
 };
 use std::ops::Range;
 
@@ -21,9 +22,23 @@ pub(super) struct Source {
     pub(super) shape: Vec<usize>,
     /// Whether a matrix is read by columns.
     pub(super) transposed: bool,
+    /// What is read as zero.
+    pub(super) zeros: Option<Zeros>,
+    /// What is put down of its numbers.
+    pub(super) look: Look,
 }
 
 impl Source {
+    /// A tensor as the file has it.
+    pub(super) fn new(bytes: Bytes, element: ElementType, shape: Vec<usize>) -> Self {
+        Self { bytes, element, shape, transposed: false, zeros: None, look: Look::default() }
+    }
+
+    /// A tensor of nothing.
+    pub(super) fn empty() -> Self {
+        Self::new(Bytes::new(), ElementType::F32, vec![0])
+    }
+
     /// The shape as it is read.
     pub(super) fn shape(&self) -> Vec<usize> {
         let mut shape = self.shape.clone();
@@ -48,8 +63,18 @@ impl Source {
         Error::non_finite("tensor", index, value.into())
     }
 
-    /// Some rows of the first axis of [`shape`](Self::shape).
+    /// Some rows of the first axis of [`shape`](Self::shape), with zeros for what is pruned.
     pub(super) fn rows(&self, rows: Range<usize>, values: &mut Vec<f32>) -> Result<()> {
+        let first = rows.start;
+        self.rows_before(rows, values)?;
+        if let Some(zeros) = &self.zeros {
+            zeros.apply(self, first, values, |_, _| ());
+        }
+        Ok(())
+    }
+
+    /// Some rows as the file has them.
+    pub(super) fn rows_before(&self, rows: Range<usize>, values: &mut Vec<f32>) -> Result<()> {
         let shape = self.shape();
         let width = checked_volume(shape.get(1..).unwrap_or_default())?;
         values.clear();
@@ -78,27 +103,31 @@ impl Source {
         }
         Ok(())
     }
-}
 
-/// What quantizing cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Cost {
-    pub(super) signal: f64,
-    pub(super) noise: f64,
-    pub(super) max_abs: f64,
-    /// NaN where there is none.
-    pub(super) bound: f64,
-}
-
-impl Cost {
-    /// Counts what numbers became.
-    #[cfg(feature = "gguf")]
-    pub(super) fn add(&mut self, before: &[f32], after: &[f32]) {
-        for (&x, &y) in before.iter().zip(after) {
-            let error = f64::from(x) - f64::from(y);
-            self.signal += f64::from(x) * f64::from(x);
-            self.noise += error * error;
-            self.max_abs = self.max_abs.max(error.abs());
+    /// Calls `visit` with the first index and the numbers of about `chunk` elements at a time, whole rows, as and in the order that the file
+    /// has them.
+    pub(super) fn chunks(&self, chunk: usize, visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
+        let (rows, width) = self.lines()?;
+        let step = (chunk / width).max(1);
+        let straight = Self { transposed: false, ..self.clone() };
+        let mut values = Vec::new();
+        for row in (0..rows).step_by(step) {
+            straight.rows_before(row..rows.min(row + step), &mut values)?;
+            visit(row * width, &values)?;
         }
+        Ok(())
+    }
+
+    /// The number of rows in the file, and the elements of one.
+    pub(super) fn lines(&self) -> Result<(usize, usize)> {
+        let width = checked_volume(self.shape.get(1..).unwrap_or_default())?.max(1);
+        Ok((self.shape.first().copied().unwrap_or(1), width))
+    }
+
+    /// All numbers, as the file has them.
+    pub(super) fn all(&self) -> Result<Vec<f32>> {
+        let mut values = filled(checked_volume(&self.shape)?, 0.0)?;
+        self.element.to_f32(&self.bytes, &mut values)?;
+        Ok(values)
     }
 }

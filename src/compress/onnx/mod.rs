@@ -1,39 +1,48 @@
 //! Weights of ONNX models as codes, the rest as it was.
 
+mod decide;
 pub(super) mod nodes;
 mod opset;
 mod rewrite;
+mod ways;
 mod weights;
 
 use super::{
+    copy,
     encode::encode,
+    look::Cost,
     recipe::Recipe,
     report::Report,
-    run::{Watch, Watched, check_paths, each},
-    source::{CHUNK, Cost},
+    run::{Stage, Watch, Watched, check_paths, each},
+    source::{CHUNK, Source},
 };
 use crate::{
     error::{Error, Result},
     format::{
-        file::{TensorFile, Writer},
-        onnx::{self, Onnx},
+        file::{Layout, TensorFile, Writer},
+        onnx::{self, Onnx, proto::ModelProto},
     },
     quant::layout::{MatMulNBits, OnnxLinear, ZeroPoints},
     tensor::{Grid, QTensor, Scales, Values},
 };
-use rewrite::{Item, Target};
+use decide::Length;
+use rewrite::{Codes, Item, Target};
 use std::path::{Path, PathBuf};
 
-/// Quantizes the weights of an ONNX model: matrices of `MatMul` and `Gemm`, kernels of convolutions, the matrices of `LSTM`, `GRU` and `RNN`,
+/// Quantizes the weights of an ONNX model, or prunes them, or both: matrices of `MatMul` and `Gemm`, kernels of convolutions, the matrices of `LSTM`, `GRU` and `RNN`,
 /// and tables of `Gather`, in the main graph and those within it, initializers and constants. All else stays as it was. `watch` is called
 /// again and again, and can stop the work.
+///
+/// Pruned weights that are not quantized keep their elements, with zeros among them, or become
+/// [sparse initializers](super::Pruning::sparse_initializers).
 ///
 /// A model with weights in other files, or of 2 GB and more, gets its weights in a file of its own, `output` with `.data` after it.
 ///
 /// # Errors
 /// As [`Onnx::open`]; [`NonFinite`](crate::ErrorKind::NonFinite) for a weight that is NaN or infinite, with its name;
 /// [`Io`](crate::ErrorKind::Io) when the output cannot be written; [`Cancelled`](crate::ErrorKind::Cancelled) when `watch` says so;
-/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. There is no output then, and the input is as it was.
+/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. [`Budget`](crate::ErrorKind::Budget)
+/// where nothing keeps within the recipe's budget, with the least there is. There is no output then, and the input is as it was.
 pub fn quantize(
     input: impl AsRef<Path>,
     output: impl AsRef<Path>,
@@ -47,40 +56,58 @@ fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: us
     let read = Onnx::open(input)?;
     check_paths(input, &read, &[output, &beside(output)])?;
     let external = read.is_external();
-    let rewrite::Rewritten { model, items, mut report } = rewrite::rewrite(read.inlined()?, recipe)?;
+    let decided =
+        decide::decide(read.inlined()?, recipe, external, watch, |model| Files::new(model, external, output))?;
+    let decide::Decided { prepared, items, mut report, files, left } = decided;
     if read.unknown_bytes() > 0 {
         let note = "The input has {} bytes of fields that are not known here, or written in an unusual way; they are not in the output.";
         report.notes.push(note.replace("{}", &read.unknown_bytes().to_string()));
     }
     report.bytes_before = read.byte_len();
-    let inline = if external { None } else { onnx::layout(&model).ok() };
-    let (first, second) = match inline {
-        Some(layout) => (layout, None),
-        None => {
-            let path = beside(output);
-            let name = path.file_name().unwrap_or_default();
-            let name = name.to_str().ok_or_else(|| Error::argument("name of the output", name.display(), "UTF-8"))?;
-            let (own, data) = onnx::layout_external(&model, name)?;
-            (data, Some((own, path)))
-        }
-    };
-    report.bytes_after = first.byte_len() + second.as_ref().map_or(0, |(own, _)| own.byte_len());
+    report.bytes_after = files.byte_len();
+    let Files { first, second } = files;
     let (writer, own) = match second {
         None => (first.create(output)?, None),
         Some((own, data)) => (first.create(data)?, Some(own.create(output)?)),
     };
-    let watched = Watched::new(watch, items.iter().map(|item| item.source.bytes.len() as u64).sum());
-    let costs = each(&items, |item| item.write(&writer, chunk, &watched).map_err(|error| error.in_tensor(&item.name)))?;
+    let watched = Watched::new(watch, Stage::Write, items.iter().map(|item| item.source.bytes.len() as u64).sum());
+    let costs = each(&items, |item| {
+        let source = prepared.looked_at(item.number, item.axis, item.source.clone());
+        let written = source.and_then(|source| item.write(&source, &writer, chunk, &watched));
+        written.map_err(|error| error.in_tensor(&item.name))
+    })?;
     match own {
         None => writer.finish()?,
         Some(own) => writer.finish_both(own)?,
     }
-    for (item, cost) in items.iter().zip(costs) {
-        if let Some(tensor) = report.tensors.get_mut(item.report) {
-            tensor.measured(cost);
-        }
-    }
+    report.measured(items.iter().map(|item| item.report).zip(costs), left);
     Ok(report)
+}
+
+/// The files of a model: its own, or that of its weights and then its own, with the path of the former.
+struct Files {
+    first: Layout,
+    second: Option<(Layout, PathBuf)>,
+}
+
+impl Files {
+    fn new(model: &ModelProto, external: bool, output: &Path) -> Result<Self> {
+        let inline = if external { None } else { onnx::layout(model).ok() };
+        if let Some(first) = inline {
+            return Ok(Self { first, second: None });
+        }
+        let path = beside(output);
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_str().ok_or_else(|| Error::argument("name of the output", name.display(), "UTF-8"))?;
+        let (own, data) = onnx::layout_external(model, name)?;
+        Ok(Self { first: data, second: Some((own, path)) })
+    }
+}
+
+impl Length for Files {
+    fn byte_len(&self) -> u64 {
+        self.first.byte_len() + self.second.as_ref().map_or(0, |(own, _)| own.byte_len())
+    }
 }
 
 /// Where the weights of a model go that do not fit into it.
@@ -91,21 +118,33 @@ fn beside(output: &Path) -> PathBuf {
 }
 
 impl Item {
-    /// Quantizes the tensor and writes its parts to their places.
-    fn write(&self, writer: &Writer, chunk: usize, watched: &Watched<'_>) -> Result<Cost> {
-        let size = self.source.element.bytes(1).unwrap_or(0);
+    /// Writes the parts of what the tensor becomes to their places.
+    fn write(&self, source: &Source, writer: &Writer, chunk: usize, watched: &Watched<'_>) -> Result<Cost> {
+        let size = source.element.bytes(1).unwrap_or(0);
         let mut ends = [0u64; 3];
-        let mut first = true;
         let mut put = |which: usize, number: usize, bytes: &[u8]| -> Result<()> {
             writer.write(number, ends[which], bytes)?;
             ends[which] += bytes.len() as u64;
             Ok(())
         };
-        encode(&self.source, self.scheme, chunk, &mut |_, q: &QTensor| {
-            let levels = first || !self.scheme.shares_levels();
+        let step = |elements: usize| watched.add(&self.name, (elements * size) as u64);
+        let (scheme, form) = match self.target {
+            Target::Codes { scheme, form } => (scheme, form),
+            Target::Dense { place } => return copy::dense(source, &mut |bytes| put(0, place, bytes), &step),
+            Target::Sparse { values, indices } => {
+                let mut both = |kept: &[u8], places: &[u8]| {
+                    put(0, values, kept)?;
+                    put(1, indices, places)
+                };
+                return copy::sparse(source, &mut both, &step);
+            }
+        };
+        let mut first = true;
+        encode(source, scheme, chunk, &mut |_, q: &QTensor| {
+            let levels = first || !scheme.shares_levels();
             first = false;
-            match self.target {
-                Target::Dequantize { dtype, codes, scales, zeros } => {
+            match form {
+                Codes::Dequantize { dtype, codes, scales, zeros } => {
                     let linear = OnnxLinear::from_qtensor(q, dtype)?;
                     put(0, codes, linear.data())?;
                     if levels {
@@ -115,7 +154,7 @@ impl Item {
                         }
                     }
                 }
-                Target::MatMulNBits { block, codes, scales, zeros } => {
+                Codes::MatMulNBits { block, codes, scales, zeros } => {
                     let matrix = MatMulNBits::from_qtensor(q, block)?;
                     put(0, codes, matrix.packed())?;
                     put(1, scales, &bytes_of(matrix.scales())?)?;
@@ -124,7 +163,7 @@ impl Item {
                     }
                 }
             }
-            watched.add(&self.name, (q.len() * size) as u64)
+            step(q.len())
         })
     }
 }

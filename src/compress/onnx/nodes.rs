@@ -36,6 +36,8 @@ pub(in crate::compress) fn inner_mut(node: &mut NodeProto) -> impl Iterator<Item
 /// All names of values in a graph and those within it.
 pub(in crate::compress) fn names(graph: &GraphProto, all: &mut BTreeSet<String>) {
     all.extend(graph.initializer.iter().filter_map(|tensor| tensor.name.clone()));
+    let sparse = graph.sparse_initializer.iter().filter_map(|tensor| tensor.values.as_ref()?.name.clone());
+    all.extend(sparse);
     all.extend(graph.input.iter().chain(&graph.output).filter_map(|value| value.name.clone()));
     for node in &graph.node {
         all.extend(node.input.iter().chain(&node.output).cloned());

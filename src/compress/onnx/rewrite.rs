@@ -3,12 +3,14 @@
 use super::{
     nodes::{constant, inner_mut, is_identity, names},
     opset,
+    ways::{How, Of, Versions, Way},
     weights::{Axes, Use, aliases, uses},
 };
 use crate::{
     compress::{
+        budget::BUDGET,
         encode::Scheme,
-        recipe::{Form, Recipe},
+        recipe::Recipe,
         report::{Report, TensorReport},
         source::Source,
     },
@@ -18,67 +20,75 @@ use crate::{
         onnx::{self, element_type, proto::*},
     },
     quant::layout::OnnxType,
-    tensor::{Granularity, view::checked_volume},
+    tensor::view::checked_volume,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 const MICROSOFT: &str = "com.microsoft";
-/// The most weights of a block of `MatMulNBits`.
-const MAX_BLOCK: usize = 1 << 16;
-
-/// A weight to be quantized.
+/// A weight to be changed.
 pub(super) struct Item {
     pub(super) name: String,
     pub(super) source: Source,
-    pub(super) scheme: Scheme,
+    /// That sums go over.
+    pub(super) axis: usize,
     pub(super) target: Target,
     /// Its place in the report.
     pub(super) report: usize,
+    /// Its place among the weights that may change.
+    pub(super) number: usize,
 }
 
-/// Where its parts go: numbers of pending tensors.
+/// What it becomes, and where its parts go: numbers of pending tensors.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
+    Codes { scheme: Scheme, form: Codes },
+    Dense { place: usize },
+    Sparse { values: usize, indices: usize },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Codes {
     Dequantize { dtype: OnnxType, codes: usize, scales: usize, zeros: Option<usize> },
     MatMulNBits { block: usize, codes: usize, scales: usize, zeros: Option<usize> },
+}
+
+/// A weight that may change, and what may become of it.
+pub(super) struct Surveyed {
+    pub(super) name: String,
+    pub(super) source: Source,
+    pub(super) axis: usize,
+    /// The bytes and the schemes of its ways.
+    pub(super) ways: Vec<(How, u64, Option<Scheme>)>,
+}
+
+/// What is known of what each weight will be.
+#[derive(Clone, Copy)]
+pub(super) enum Picks<'a> {
+    /// Nothing: the first of its ways.
+    First,
+    /// To be asked: all weights stay.
+    Survey,
+    /// By their numbers.
+    Chosen(&'a [How]),
 }
 
 pub(super) struct Rewritten {
     pub(super) model: ModelProto,
     pub(super) items: Vec<Item>,
+    pub(super) surveyed: Vec<Surveyed>,
     pub(super) report: Report,
-}
-
-/// How a weight will be kept.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Way {
-    bits: u8,
-    /// `None`: a scale for each output channel.
-    group: Option<usize>,
-    multiplied: bool,
-}
-
-impl Way {
-    /// The version of the operators it needs.
-    fn opset(self) -> i64 {
-        match self {
-            Self { multiplied: true, .. } => 1,
-            Self { bits: 2, .. } => 25,
-            Self { bits: 8, group: None, .. } => 13,
-            _ => 21,
-        }
-    }
 }
 
 /// What the whole of the work has to know.
 struct Work<'a> {
     recipe: &'a Recipe,
+    picks: Picks<'a>,
+    surveyed: Vec<Surveyed>,
+    /// Weights that may change, so far.
+    number: usize,
     /// Of the format before version 4: all initializers are inputs, and none may be replaced.
     old: bool,
-    /// The version of the operators there is.
-    from: i64,
-    /// Why a higher version cannot be, by version.
-    blocked: BTreeMap<i64, Option<String>>,
+    versions: Versions,
     names: BTreeSet<String>,
     /// What the model's own training sets.
     trained: BTreeSet<String>,
@@ -91,7 +101,7 @@ struct Work<'a> {
 }
 
 /// Makes the weights of a model, whose tensors have raw elements, pending.
-pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe) -> Result<Rewritten> {
+pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe, picks: Picks<'_>) -> Result<Rewritten> {
     let from = opset::version(&model);
     let blocked = [13, 21, 25].map(|to| (to, opset::blocker(&model, from, to))).into();
     let mut all = BTreeSet::new();
@@ -100,9 +110,11 @@ pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe) -> Result<Rewritte
     }
     let mut work = Work {
         recipe,
+        picks,
+        surveyed: Vec::new(),
+        number: 0,
         old: model.ir_version.unwrap_or(0) < 4,
-        from,
-        blocked,
+        versions: Versions { from, blocked },
         names: all,
         trained: model
             .training_info
@@ -119,7 +131,7 @@ pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe) -> Result<Rewritte
     if let Some(graph) = &mut model.graph {
         work.graph(graph, "")?;
     }
-    let Work { old, opset: needed, microsoft, items, mut report, .. } = work;
+    let Work { old, opset: needed, microsoft, items, surveyed, mut report, .. } = work;
     if old && !items.is_empty() {
         // Where initializers need not be inputs.
         model.ir_version = Some(4);
@@ -133,7 +145,7 @@ pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe) -> Result<Rewritte
     if microsoft {
         opset::import(&mut model, MICROSOFT, 1);
     }
-    Ok(Rewritten { model, items, report })
+    Ok(Rewritten { model, items, surveyed, report })
 }
 
 impl Work<'_> {
@@ -156,7 +168,9 @@ impl Work<'_> {
         let used = |name: &str| uses.get(name).map_or(&[][..], Vec::as_slice);
 
         let (mut nodes, mut tensors, mut multiplied) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let mut now = Now { nodes: &mut nodes, tensors: &mut tensors, multiplied: &mut multiplied };
+        let mut sparse = std::mem::take(&mut graph.sparse_initializer);
+        let mut now =
+            Now { nodes: &mut nodes, tensors: &mut tensors, sparse: &mut sparse, multiplied: &mut multiplied };
         for tensor in std::mem::take(&mut graph.initializer) {
             let name = tensor.name.clone().unwrap_or_default();
             match self.weight(&name, path, &tensor, used(&name), inputs.contains(&name), &mut now)? {
@@ -183,7 +197,7 @@ impl Work<'_> {
                 new.replace(node);
             }
         }
-        (graph.node, graph.initializer) = (nodes, tensors);
+        (graph.node, graph.initializer, graph.sparse_initializer) = (nodes, tensors, sparse);
         Ok(())
     }
 
@@ -207,110 +221,85 @@ impl Work<'_> {
         let mut operators: Vec<&str> = uses.iter().map(|of| of.operator.as_str()).collect();
         operators.sort_unstable();
         operators.dedup();
-        let mut report = TensorReport {
-            name: info.name.clone(),
-            shape: info.shape.clone(),
-            operators: operators.iter().map(|operator| (*operator).into()).collect(),
-            outcome: Err(String::new()),
-            bytes_before: bytes,
-            bytes_after: bytes,
-            sqnr_db: None,
-            max_abs: None,
-            bound: None,
-        };
-        let kept = match is_input {
+        let listed = operators.iter().map(|operator| (*operator).into()).collect();
+        let mut report = TensorReport::new(info.name.clone(), info.shape.clone(), listed, bytes);
+        let stays = match is_input {
             true => Some("an input that callers may replace".into()),
             false => self.recipe.kept(&info.name, &operators, elements),
         };
-        let way = match kept {
-            Some(reason) => Err(reason),
-            None if self.trained.contains(name) => Err("bound to the model's own training".into()),
-            None => self.ways(element, &info.shape, uses, axes).and_then(|ways| {
-                let smaller = ways.into_iter().find(|way| self.bytes(*way, &info.shape, axes) < bytes);
-                smaller.ok_or_else(|| "not smaller as codes".into())
-            }),
+        let stays = stays.or_else(|| self.trained.contains(name).then(|| "bound to the model's own training".into()));
+        let of = Of { element, shape: &info.shape, uses, axes, bytes };
+        let (hows, refused) = match &stays {
+            Some(_) => (Vec::new(), None),
+            None => of.hows(self.recipe, &self.versions),
         };
-        let way = match way {
-            Ok(way) => way,
-            Err(reason) => {
-                report.outcome = Err(reason);
-                self.report.tensors.push(report);
+        let Some(&first) = hows.first() else {
+            report.outcome = Err(stays.or(refused).unwrap_or_default());
+            self.report.tensors.push(report);
+            return Ok(false);
+        };
+        let (number, refused) = (self.number, refused.filter(|_| !hows.iter().any(|how| matches!(how, How::Codes(_)))));
+        self.number += 1;
+        let how = match self.picks {
+            Picks::First => first,
+            Picks::Chosen(picks) => picks.get(number).copied().unwrap_or(first),
+            Picks::Survey => {
+                let source = Source::new(onnx::tensor_bytes(tensor, &info)?, element, info.shape.clone());
+                let symmetric = self.recipe.symmetric;
+                let scheme = |how: &How| match how {
+                    How::Codes(way) => Some(way.scheme(symmetric, axes)),
+                    _ => None,
+                };
+                let ways = hows.iter().map(|how| (*how, of.bytes(*how, symmetric), scheme(how))).collect();
+                self.surveyed.push(Surveyed { name: info.name, source, axis: axes.input, ways });
                 return Ok(false);
             }
         };
+        let (outcome, target) = match how {
+            How::Stay => {
+                report.outcome = Err(refused.unwrap_or_else(|| BUDGET.into()));
+                self.report.tensors.push(report);
+                return Ok(false);
+            }
+            How::Codes(way) => {
+                report.bits = Some(way.bits);
+                self.opset = self.opset.max(way.opset());
+                self.microsoft |= way.multiplied;
+                let form = match way.multiplied {
+                    true => self.matrix(name, &info.shape, way, now)?,
+                    false => self.dequantized(name, element, &info.shape, way, axes, now)?,
+                };
+                let scheme = way.scheme(self.recipe.symmetric, axes);
+                (way.said(self.recipe), Target::Codes { scheme, form })
+            }
+            How::Dense => {
+                let place = self.pending;
+                now.tensors.push(onnx::pending(name, element, &info.shape, place)?);
+                self.pending += 1;
+                let reason = refused.map_or(String::new(), |reason| format!("; not quantized: {reason}"));
+                (format!("pruned{reason}"), Target::Dense { place })
+            }
+            How::Sparse { count } => {
+                let (values, indices) = (self.pending, self.pending + 1);
+                let unnamed = TensorProto { name: None, ..onnx::pending("", ElementType::I64, &[count], indices)? };
+                now.sparse.push(SparseTensorProto {
+                    values: Some(onnx::pending(name, element, &[count], values)?),
+                    indices: Some(unnamed),
+                    dims: tensor.dims.clone(),
+                });
+                self.pending += 2;
+                ("pruned, a sparse initializer".into(), Target::Sparse { values, indices })
+            }
+        };
+        report.outcome = Ok(outcome);
+        report.bytes_after = of.bytes(how, self.recipe.symmetric);
+        let multiplied = matches!(how, How::Codes(Way { multiplied: true, .. }));
         let bytes = onnx::tensor_bytes(tensor, &info)?;
-        let source = Source { bytes, element, shape: info.shape.clone(), transposed: way.multiplied };
-        let (scheme, target) = match way.multiplied {
-            true => self.matrix(name, &source, way, now)?,
-            false => self.dequantized(name, &source, way, axes, now)?,
-        };
-        self.opset = self.opset.max(way.opset());
-        self.microsoft |= way.multiplied;
-        let shared = match way.group {
-            None => "a scale a channel".into(),
-            Some(size) => format!("groups of {size}"),
-        };
-        let form = if way.multiplied { "MatMulNBits" } else { "DequantizeLinear" };
-        let zeros = if self.recipe.symmetric { ", no zero points" } else { "" };
-        report.outcome = Ok(format!("{} bits, {shared}{zeros}, {form}", way.bits));
-        report.bytes_after = now.added(target)?;
-        self.items.push(Item { name: info.name, source, scheme, target, report: self.report.tensors.len() });
+        let source = Source { transposed: multiplied, ..Source::new(bytes, element, info.shape.clone()) };
+        let axis = axes.input;
+        self.items.push(Item { name: info.name, source, axis, target, report: self.report.tensors.len(), number });
         self.report.tensors.push(report);
         Ok(true)
-    }
-
-    /// The bytes of codes, scales and zero points.
-    fn bytes(&self, way: Way, shape: &[usize], axes: Axes) -> u64 {
-        let (bits, volume) =
-            (u128::from(way.bits), |shape: &[usize]| shape.iter().map(|&n| n as u128).product::<u128>());
-        let (codes, levels) = match (way.group, way.multiplied) {
-            (None, _) => (volume(shape), shape[axes.output] as u128),
-            (Some(size), multiplied) => {
-                let blocks = shape[axes.input].div_ceil(size) as u128;
-                let others = volume(shape) / (shape[axes.input] as u128).max(1);
-                (if multiplied { others * blocks * size as u128 } else { volume(shape) }, others * blocks)
-            }
-        };
-        let zeros = if self.recipe.symmetric { 0 } else { (levels * bits).div_ceil(8) };
-        u64::try_from((codes * bits).div_ceil(8) + 4 * levels + zeros).unwrap_or(u64::MAX)
-    }
-
-    /// How a weight can be kept, the best first, or why it stays.
-    fn ways(&self, element: ElementType, shape: &[usize], uses: &[Use], axes: Axes) -> Result<Vec<Way>, String> {
-        let Recipe { bits: Some(bits), group, form, .. } = *self.recipe else {
-            return Err("not to be quantized".into());
-        };
-        // No more than there is.
-        let length = shape[axes.input].max(1);
-        let block = group.unwrap_or(32).min(length.next_power_of_two().max(16));
-        let group = group.map(|size| size.min(length));
-        let matrix = |of: &Use| of.operator == "MatMul" && !of.inner && of.axes.is_some_and(|axes| axes.matrix);
-        let multiplied = match form {
-            Form::Dequantize => Err("written as integers and their scales"),
-            Form::Auto if bits == 8 => Err("8 bits are written as integers and their scales"),
-            _ if !axes.matrix || !uses.iter().all(matrix) => Err("not only the right side of MatMul, a matrix"),
-            _ if element != ElementType::F32 => Err("not of 32 bits"),
-            _ if !block.is_power_of_two() || block > MAX_BLOCK => Err("in groups of no power of two up to 65,536"),
-            _ => Ok(Way { bits, group: Some(block), multiplied: true }),
-        };
-        let mut ways = match (form, multiplied) {
-            (Form::MatMulNBits, Err(reason)) => return Err(reason.into()),
-            (Form::MatMulNBits, Ok(way)) => return Ok(vec![way]),
-            (_, multiplied) => Vec::from_iter(multiplied),
-        };
-        let (plain, channels) = (Way { bits, group, multiplied: false }, Way { bits, group: None, multiplied: false });
-        let fallback = Way { bits: 8, ..channels };
-        let rest = if form == Form::Auto { &[plain, channels, fallback][..] } else { &[plain, channels] };
-        let mut reason = String::new();
-        for &way in rest {
-            match self.blocked.get(&way.opset()).and_then(Option::as_ref) {
-                Some(blocker) if way.opset() > self.from => {
-                    reason = format!("needs version {} of ONNX's operators, but {blocker}", way.opset());
-                }
-                _ => ways.push(way),
-            }
-        }
-        if ways.is_empty() { Err(reason) } else { Ok(ways) }
     }
 
     /// A name that nothing has yet.
@@ -340,18 +329,19 @@ impl Work<'_> {
     fn dequantized(
         &mut self,
         name: &str,
-        source: &Source,
+        stored: ElementType,
+        shape: &[usize],
         way: Way,
         axes: Axes,
         now: &mut Now<'_>,
-    ) -> Result<(Scheme, Target)> {
-        let (symmetric, shape) = (self.recipe.symmetric, &source.shape);
-        let (granularity, axis, levels) = match way.group {
-            None => (Granularity::Channel { axis: axes.output }, axes.output, vec![shape[axes.output]]),
+    ) -> Result<Codes> {
+        let symmetric = self.recipe.symmetric;
+        let (axis, levels) = match way.group {
+            None => (axes.output, vec![shape[axes.output]]),
             Some(size) => {
-                let mut levels = shape.clone();
+                let mut levels = shape.to_vec();
                 levels[axes.input] = shape[axes.input].div_ceil(size);
-                (Granularity::Block { axis: axes.input, size }, axes.input, levels)
+                (axes.input, levels)
             }
         };
         let (dtype, element) = match (way.bits, symmetric) {
@@ -373,22 +363,21 @@ impl Work<'_> {
         }
         let mut attributes = vec![integer("axis", axis)];
         attributes.extend(way.group.map(|size| integer("block_size", size)));
-        let wide = source.element == ElementType::F32;
+        let wide = stored == ElementType::F32;
         let output = if wide { name.to_string() } else { self.unique(name, "f32") };
         let node = self.unique(name, "dequantize");
         now.nodes.push(self::node(node, "DequantizeLinear", "", input, output.clone(), attributes));
         if !wide {
             let cast = self.unique(name, "cast");
-            let to = onnx::data_type(source.element).unwrap_or(1);
+            let to = onnx::data_type(stored).unwrap_or(1);
             now.nodes.push(self::node(cast, "Cast", "", vec![output], name.into(), vec![integer("to", to as usize)]));
         }
-        let target = Target::Dequantize { dtype, codes, scales, zeros };
-        Ok((Scheme { bits: way.bits, symmetric, granularity }, target))
+        Ok(Codes::Dequantize { dtype, codes, scales, zeros })
     }
 
-    fn matrix(&mut self, name: &str, source: &Source, way: Way, now: &mut Now<'_>) -> Result<(Scheme, Target)> {
+    fn matrix(&mut self, name: &str, shape: &[usize], way: Way, now: &mut Now<'_>) -> Result<Codes> {
         let (block, symmetric) = (way.group.unwrap_or(32), self.recipe.symmetric);
-        let (k, n, bits) = (source.shape[0], source.shape[1], usize::from(way.bits));
+        let (k, n, bits) = (shape[0], shape[1], usize::from(way.bits));
         let blocks = k.div_ceil(block);
         let packed = [n, blocks, block * bits / 8];
         let (codes_name, codes) = self.add(name, "quantized", ElementType::U8, &packed, now)?;
@@ -403,8 +392,7 @@ impl Work<'_> {
         }
         let attributes = [("K", k), ("N", n), ("bits", bits), ("block_size", block)].map(|(key, n)| integer(key, n));
         now.multiplied.insert(name.to_string(), Multiplied { input, attributes: attributes.into() });
-        let granularity = Granularity::Group { size: block };
-        Ok((Scheme { bits: way.bits, symmetric, granularity }, Target::MatMulNBits { block, codes, scales, zeros }))
+        Ok(Codes::MatMulNBits { block, codes, scales, zeros })
     }
 }
 
@@ -412,23 +400,9 @@ impl Work<'_> {
 struct Now<'a> {
     nodes: &'a mut Vec<NodeProto>,
     tensors: &'a mut Vec<TensorProto>,
+    sparse: &'a mut Vec<SparseTensorProto>,
     /// What multiplies in place of `MatMul`, by the matrix.
     multiplied: &'a mut BTreeMap<String, Multiplied>,
-}
-
-impl Now<'_> {
-    /// The bytes of the pending tensors of a weight, which are the last.
-    fn added(&self, target: Target) -> Result<u64> {
-        let (Target::Dequantize { zeros, .. } | Target::MatMulNBits { zeros, .. }) = target;
-        let count = if zeros.is_some() { 3 } else { 2 };
-        let mut bytes = 0;
-        for tensor in self.tensors.iter().rev().take(count) {
-            if let Some(info) = onnx::tensor_info(String::new(), tensor)? {
-                bytes += info.byte_len()? as u64;
-            }
-        }
-        Ok(bytes)
-    }
 }
 
 /// The matrix of a node `MatMulNBits`.

@@ -4,6 +4,7 @@ mod decode;
 mod expand;
 mod inputs;
 mod session;
+mod sparse;
 
 pub use inputs::{Feed, Inputs};
 pub(super) use inputs::{Spec, check};
@@ -41,6 +42,7 @@ impl Model {
         let mut model = read.inlined()?;
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
         if let Some(graph) = &mut model.graph {
+            sparse::densify(graph, limit)?;
             // An input with a value of its own need not be given.
             let own: BTreeSet<_> = graph.initializer.iter().filter_map(|tensor| tensor.name.clone()).collect();
             graph.input.retain(|input| !input.name.as_ref().is_some_and(|name| own.contains(name)));
