@@ -6,8 +6,14 @@ use super::{
 };
 use crate::error::{Error, Result};
 
+/// Takes the index of the first of some numbers, the numbers, and their bytes.
+type Visit<'a> = &'a mut dyn FnMut(usize, &[f32], &[u8]) -> Result<()>;
+/// Takes the bytes of elements, and those of their indices.
+#[cfg(feature = "onnx")]
+type Pairs<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<()>;
+
 /// Calls `visit` with about a chunk of numbers at a time, their bytes, and the index of the first, pruned in both.
-fn walk(source: &Source, cost: &mut Cost, mut visit: impl FnMut(usize, &[f32], &[u8]) -> Result<()>) -> Result<()> {
+fn walk(source: &Source, cost: &mut Cost, visit: Visit<'_>) -> Result<()> {
     let straight = Source { transposed: false, ..source.clone() };
     let (rows, width) = source.lines()?;
     let size = source.element.bytes(1).unwrap_or(0).max(1);
@@ -51,11 +57,7 @@ pub(super) fn dense(
 
 /// Writes the elements that are not zero: `sink` gets their bytes, and those of their indices, 64-bit integers.
 #[cfg(feature = "onnx")]
-pub(super) fn sparse(
-    source: &Source,
-    mut sink: impl FnMut(&[u8], &[u8]) -> Result<()>,
-    step: &dyn Fn(usize) -> Result<()>,
-) -> Result<Cost> {
+pub(super) fn sparse(source: &Source, sink: Pairs<'_>, step: &dyn Fn(usize) -> Result<()>) -> Result<Cost> {
     let mut cost = Cost::new(source.look);
     let size = source.element.bytes(1).unwrap_or(0).max(1);
     let (mut kept, mut indices) = (Vec::new(), Vec::new());

@@ -117,7 +117,7 @@ pub(super) fn encode(
         cost.noise += noise;
         cost.max_abs = cost.max_abs.max(error.max_abs);
         cost.bound = cost.bound.max(quantizer.certificate(&q)?.max_abs());
-        if cost.looks() {
+        if source.look.is_any() {
             decoded.resize(values.len(), 0f32);
             q.dequantize_into(TensorMut::new(&mut decoded, &own)?)?;
             cost.became(&decoded);

@@ -104,7 +104,8 @@ fn kept(info: &TensorInfo, kind: GgmlType, bits: u8, recipe: &Recipe) -> Kept<'s
 fn write(source: &Source, kind: GgmlType, put: Put<'_>, step: Step<'_>) -> Result<Cost> {
     let last = source.shape.last().copied().unwrap_or(1).max(1);
     let rows = checked_volume(&source.shape)? / last;
-    let together = (CHUNK / last).max(1);
+    let chunk = if source.look.is_any() { CHUNK / 2 } else { CHUNK };
+    let together = (chunk / last).max(1);
     let flat = Source { shape: vec![rows, last], ..source.clone() };
     let (mut values, mut decoded, mut cost, mut end) = (Vec::new(), Vec::new(), Cost::new(source.look), 0);
     for row in (0..rows).step_by(together) {

@@ -16,6 +16,7 @@ pub(super) struct Look {
 }
 
 impl Look {
+    /// Whether what the numbers become has to be seen.
     pub(super) fn is_any(self) -> bool {
         self.zeros || self.range.is_some()
     }
@@ -85,11 +86,6 @@ impl Cost {
     pub(super) fn new(look: Look) -> Self {
         let histogram = look.range.map(Histogram::new);
         Self { zeros: look.zeros.then_some((0, 0)), histogram, ..Self::default() }
-    }
-
-    /// Whether it has to see what the numbers become.
-    pub(super) fn looks(&self) -> bool {
-        self.zeros.is_some() || self.histogram.is_some()
     }
 
     /// Reads some rows, with zeros for what is pruned, and counts what that costs.

@@ -64,6 +64,7 @@ impl Source {
     }
 
     /// Some rows of the first axis of [`shape`](Self::shape), with zeros for what is pruned.
+    #[cfg(any(feature = "onnx", feature = "safetensors"))]
     pub(super) fn rows(&self, rows: Range<usize>, values: &mut Vec<f32>) -> Result<()> {
         let first = rows.start;
         self.rows_before(rows, values)?;

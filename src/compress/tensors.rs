@@ -33,7 +33,8 @@ pub(super) struct Kept<'a> {
     /// As [`TensorReport::outcome`].
     pub(super) outcome: Result<String, String>,
     pub(super) bits: Option<u8>,
-    /// Its entry in the metadata of the file.
+    /// Its entry in the metadata of the file, which only a safetensors file has.
+    #[cfg_attr(not(feature = "safetensors"), expect(dead_code, reason = "read for safetensors files"))]
     pub(super) metadata: Option<(String, String)>,
     /// `None`: it is copied.
     pub(super) write: Option<Write<'a>>,
