@@ -14,6 +14,7 @@
 //! pass through; a part is at least one index of the first axis, and where groups lie along that axis at least one group (of a few bits and
 //! odd widths up to eight). The output has the same bytes on any number of threads. It takes its name when it is whole.
 
+mod activations;
 #[cfg(any(feature = "onnx", feature = "safetensors"))]
 mod encode;
 #[cfg(feature = "gguf")]
@@ -33,15 +34,18 @@ mod tensors;
 #[cfg(feature = "rten")]
 mod verify;
 
+pub use activations::Activations;
+#[cfg(feature = "rten")]
+pub use activations::RangeMethod;
 #[cfg(feature = "gguf")]
 pub use gguf::quantize as gguf;
 #[cfg(feature = "onnx")]
 pub use onnx::quantize as onnx;
 pub use recipe::{Form, Recipe};
-pub use report::{Report, TensorReport};
+pub use report::{ActivationReport, Levels, Report, TensorReport};
 pub use run::Progress;
 #[cfg(feature = "rten")]
-pub use runtime::{Feed, Inputs};
+pub use runtime::{Feed, Inputs, Runtime};
 #[cfg(feature = "safetensors")]
 pub use safetensors::quantize as safetensors;
 #[cfg(feature = "rten")]

@@ -1,5 +1,6 @@
 //! What is to be done to a model.
 
+use super::activations::Activations;
 use crate::error::{Error, Result};
 
 /// How quantized weights are written in an ONNX model.
@@ -25,6 +26,7 @@ pub enum Form {
 /// | `group` | none: a scale an output channel | 16 and more; a power of two for `MatMulNBits` | weights that share a scale |
 /// | symmetric | no | | no zero points |
 /// | `form` | [`Form::Auto`] | | how an ONNX model has them |
+/// | `activations` | none: floating-point numbers | with 8 bits, without groups | how an ONNX model multiplies by integers |
 /// | `keep` | none | parts of names | tensors that stay as they are |
 /// | `only` | all | parts of names, or operators | tensors that are quantized at all |
 /// | `min_elements` | 1,024 | any | smaller tensors stay |
@@ -35,6 +37,7 @@ pub struct Recipe {
     pub(super) group: Option<usize>,
     pub(super) symmetric: bool,
     pub(super) form: Form,
+    pub(super) activations: Option<Activations>,
     keep: Vec<String>,
     only: Vec<String>,
     min_elements: usize,
@@ -50,7 +53,8 @@ impl Recipe {
     /// All stays as it is.
     pub fn new() -> Self {
         let (keep, only) = (Vec::new(), Vec::new());
-        Self { bits: None, group: None, symmetric: false, form: Form::Auto, keep, only, min_elements: 1024 }
+        let (bits, group, activations) = (None, None, None);
+        Self { bits, group, symmetric: false, form: Form::Auto, activations, keep, only, min_elements: 1024 }
     }
 
     /// Codes of so many bits, with a scale and a zero point for each output channel.
@@ -83,6 +87,11 @@ impl Recipe {
     /// How an ONNX model has quantized weights.
     pub fn with_form(self, form: Form) -> Self {
         Self { form, ..self }
+    }
+
+    /// An ONNX model multiplies by integers: its activations become codes too. With weights of 8 bits and a scale for each output channel.
+    pub fn with_activations(self, activations: Activations) -> Self {
+        Self { activations: Some(activations), ..self }
     }
 
     /// Tensors with one of these parts in their names stay as they are.

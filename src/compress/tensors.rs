@@ -61,6 +61,7 @@ impl<'a> Plan<'a> {
         recipe: &Recipe,
         mut keep: impl FnMut(&TensorInfo) -> Result<Kept<'a>, String>,
     ) -> Result<Self> {
+        recipe.check_activations(false)?;
         let (mut tensors, mut jobs, mut report) = (Vec::new(), Vec::new(), Report::default());
         #[cfg(feature = "safetensors")]
         let parts = parts(file);

@@ -1,5 +1,6 @@
 //! Weights of ONNX models as codes, the rest as it was.
 
+mod activations;
 pub(super) mod nodes;
 mod opset;
 mod rewrite;
@@ -45,13 +46,14 @@ pub fn quantize(
 
 fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: usize) -> Result<Report> {
     check_paths(input, output)?;
+    recipe.check_activations(true)?;
     let read = Onnx::open(input)?;
     for path in read.files() {
         check_paths(&path, output)?;
         check_paths(&path, &beside(output))?;
     }
     let external = read.is_external();
-    let rewrite::Rewritten { model, items, mut report } = rewrite::rewrite(read.inlined()?, recipe)?;
+    let rewrite::Rewritten { model, items, mut report } = activations::rewrite(read.inlined()?, recipe)?;
     if read.unknown_bytes() > 0 {
         let note = "The input has {} bytes of fields that are not known here, or written in an unusual way; they are not in the output.";
         report.notes.push(note.replace("{}", &read.unknown_bytes().to_string()));

@@ -1,12 +1,13 @@
 //! A model whose weights are to be codes: new nodes, new tensors whose elements are to come, and the work that makes them.
 
 use super::{
-    nodes::{constant, inner_mut, is_identity, names},
+    nodes::{self, constant, inner_mut, is_identity, names},
     opset,
     weights::{Axes, Use, aliases, uses},
 };
 use crate::{
     compress::{
+        activations::Activations,
         encode::Scheme,
         recipe::{Form, Recipe},
         report::{Report, TensorReport},
@@ -34,6 +35,8 @@ pub(super) struct Item {
     pub(super) target: Target,
     /// Its place in the report.
     pub(super) report: usize,
+    /// Whether all nodes that read it are to multiply by its codes.
+    pub(super) integer: bool,
 }
 
 /// Where its parts go: numbers of pending tensors.
@@ -41,6 +44,13 @@ pub(super) struct Item {
 pub(super) enum Target {
     Dequantize { dtype: OnnxType, codes: usize, scales: usize, zeros: Option<usize> },
     MatMulNBits { block: usize, codes: usize, scales: usize, zeros: Option<usize> },
+}
+
+impl Target {
+    pub(super) fn codes(self) -> usize {
+        let (Self::Dequantize { codes, .. } | Self::MatMulNBits { codes, .. }) = self;
+        codes
+    }
 }
 
 pub(super) struct Rewritten {
@@ -56,6 +66,8 @@ struct Way {
     /// `None`: a scale for each output channel.
     group: Option<usize>,
     multiplied: bool,
+    /// By codes of activations.
+    integer: bool,
 }
 
 impl Way {
@@ -63,6 +75,7 @@ impl Way {
     fn opset(self) -> i64 {
         match self {
             Self { multiplied: true, .. } => 1,
+            Self { integer: true, .. } => 11,
             Self { bits: 2, .. } => 25,
             Self { bits: 8, group: None, .. } => 13,
             _ => 21,
@@ -93,7 +106,7 @@ struct Work<'a> {
 /// Makes the weights of a model, whose tensors have raw elements, pending.
 pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe) -> Result<Rewritten> {
     let from = opset::version(&model);
-    let blocked = [13, 21, 25].map(|to| (to, opset::blocker(&model, from, to))).into();
+    let blocked = [11, 13, 21, 25].map(|to| (to, opset::blocker(&model, from, to))).into();
     let mut all = BTreeSet::new();
     if let Some(graph) = &model.graph {
         names(graph, &mut all);
@@ -250,11 +263,16 @@ impl Work<'_> {
             None => "a scale a channel".into(),
             Some(size) => format!("groups of {size}"),
         };
-        let form = if way.multiplied { "MatMulNBits" } else { "DequantizeLinear" };
+        let form = match way {
+            Way { multiplied: true, .. } => "MatMulNBits".into(),
+            Way { integer: true, .. } => "MatMulInteger".into(),
+            _ => format!("DequantizeLinear{}", self.floats(element, uses, axes)),
+        };
         let zeros = if self.recipe.symmetric { ", no zero points" } else { "" };
         report.outcome = Ok(format!("{} bits, {shared}{zeros}, {form}", way.bits));
         report.bytes_after = now.added(target)?;
-        self.items.push(Item { name: info.name, source, scheme, target, report: self.report.tensors.len() });
+        let (report_index, integer) = (self.report.tensors.len(), way.integer);
+        self.items.push(Item { name: info.name, source, scheme, target, report: report_index, integer });
         self.report.tensors.push(report);
         Ok(true)
     }
@@ -291,16 +309,23 @@ impl Work<'_> {
             _ if !axes.matrix || !uses.iter().all(matrix) => Err("not only the right side of MatMul, a matrix"),
             _ if element != ElementType::F32 => Err("not of 32 bits"),
             _ if !block.is_power_of_two() || block > MAX_BLOCK => Err("in groups of no power of two up to 65,536"),
-            _ => Ok(Way { bits, group: Some(block), multiplied: true }),
+            _ => Ok(Way { bits, group: Some(block), multiplied: true, integer: false }),
         };
         let mut ways = match (form, multiplied) {
             (Form::MatMulNBits, Err(reason)) => return Err(reason.into()),
             (Form::MatMulNBits, Ok(way)) => return Ok(vec![way]),
             (_, multiplied) => Vec::from_iter(multiplied),
         };
-        let (plain, channels) = (Way { bits, group, multiplied: false }, Way { bits, group: None, multiplied: false });
+        let plain = Way { bits, group, multiplied: false, integer: false };
+        let channels = Way { group: None, ..plain };
+        let integer = Way { integer: true, ..channels };
         let fallback = Way { bits: 8, ..channels };
-        let rest = if form == Form::Auto { &[plain, channels, fallback][..] } else { &[plain, channels] };
+        let dynamic = self.recipe.activations == Some(Activations::Dynamic);
+        let rest = match form {
+            _ if dynamic && self.floats(element, uses, axes).is_empty() => &[integer, plain][..],
+            Form::Auto => &[plain, channels, fallback],
+            _ => &[plain, channels],
+        };
         let mut reason = String::new();
         for &way in rest {
             match self.blocked.get(&way.opset()).and_then(Option::as_ref) {
@@ -313,13 +338,22 @@ impl Work<'_> {
         if ways.is_empty() { Err(reason) } else { Ok(ways) }
     }
 
+    /// Why what multiplies by a weight stays as it is, where activations are to be codes.
+    fn floats(&self, element: ElementType, uses: &[Use], axes: Axes) -> String {
+        let reason = match self.recipe.activations {
+            Some(Activations::Dynamic) if element != ElementType::F32 => Some("not of 32 bits"),
+            Some(Activations::Dynamic) if uses.iter().any(|of| of.axes.is_none_or(|own| !own.along(axes))) => {
+                Some("read in several ways")
+            }
+            Some(Activations::Dynamic) => uses.iter().find_map(|of| of.floats),
+            _ => None,
+        };
+        reason.map_or(String::new(), |reason| format!(", times floating-point numbers: {reason}"))
+    }
+
     /// A name that nothing has yet.
     fn unique(&mut self, name: &str, ending: &str) -> String {
-        let mut unique = format!("{name}_{ending}");
-        while !self.names.insert(unique.clone()) {
-            unique.push('_');
-        }
-        unique
+        nodes::unique(&mut self.names, name, ending)
     }
 
     /// A pending tensor: its name and its number.
@@ -450,11 +484,11 @@ impl Multiplied {
 /// `AttributeProto.AttributeType.INT`.
 const INT: i32 = 2;
 
-fn integer(name: &str, value: usize) -> AttributeProto {
+pub(super) fn integer(name: &str, value: usize) -> AttributeProto {
     AttributeProto { name: Some(name.into()), i: Some(value as i64), r#type: Some(INT), ..Default::default() }
 }
 
-fn node(
+pub(super) fn node(
     name: String,
     operator: &str,
     domain: &str,

@@ -28,7 +28,7 @@ mod splice;
 mod tensor;
 mod visit;
 
-pub(crate) use tensor::{bytes as tensor_bytes, info as tensor_info};
+pub(crate) use tensor::{bytes as tensor_bytes, info as tensor_info, pending_number};
 pub use tensor::{pending, tensor};
 
 pub(crate) use super::file::Bytes;
@@ -86,7 +86,7 @@ impl Onnx {
                 unique = format!("{name}#{count}");
             }
             let Some(info) = tensor::info(unique, tensor)? else { return Ok(()) };
-            if tensor::pending_number(tensor).is_some() {
+            if pending_number(tensor).is_some() {
                 return Err(Error::format(0, "a key of external data that no file has").in_tensor(&info.name));
             }
             files.add(tensor).map_err(|error| error.in_tensor(&info.name))?;
