@@ -20,7 +20,7 @@ use crate::{
         onnx::{self, proto::*},
     },
     quant::{Affine, Range},
-    tensor::Grid,
+    tensor::{Granularity, Grid},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,7 +86,13 @@ pub(super) fn rewrite(
     }
     let mut work = Work { graph, plan: &plan, activations: &activations, names: all };
     let (float, biases) = work.biases(&items)?;
+    let zeros = work.zeros(&items)?;
     work.pairs(biases);
+    for (report, bytes) in zeros {
+        if let Some(tensor) = rewritten.report.tensors.get_mut(report) {
+            tensor.bytes_after += bytes;
+        }
+    }
     fold::sweep(graph);
     for name in float {
         notes.push(format!(
@@ -152,6 +158,24 @@ impl Work<'_> {
             node(quantize, "QuantizeLinear", "", input, codes, Vec::new()),
             node(dequantize, "DequantizeLinear", "", back, to, Vec::new()),
         ]
+    }
+
+    /// Gives weights their zero points, which are 0: ONNX Runtime makes no integer operator of a `Gemm` whose weight has none. Returns their
+    /// lengths by the places of the weights in the report.
+    fn zeros(&mut self, items: &BTreeMap<String, &Item>) -> Result<Vec<(usize, u64)>> {
+        let weights: BTreeSet<&String> = self.plan.weighted.values().collect();
+        let mut lengths = Vec::new();
+        for node in &mut self.graph.node {
+            let Some((weight, item)) = node.output.first().and_then(|name| items.get_key_value(name)) else { continue };
+            let ([_, _], Granularity::Channel { axis }) = (&node.input[..], item.scheme.granularity) else { continue };
+            if let Some(&count) = item.source.shape.get(axis).filter(|_| weights.contains(weight)) {
+                let name = unique(&mut self.names, weight, "zero_point");
+                self.graph.initializer.push(onnx::tensor(&name, ElementType::I8, &[count], vec![0; count].into())?);
+                node.input.push(name);
+                lengths.push((item.report, count as u64));
+            }
+        }
+        Ok(lengths)
     }
 
     /// Puts a pair after each value of the plan, all after the nodes of the biases.
