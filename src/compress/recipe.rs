@@ -90,6 +90,18 @@ impl Recipe {
     }
 
     /// An ONNX model multiplies by integers: its activations become codes too. With weights of 8 bits and a scale for each output channel.
+    ///
+    /// ```
+    /// use lapidary::compress::{Activations, Recipe};
+    /// let recipe = Recipe::new().with_bits(8)?.with_activations(Activations::Dynamic);
+    /// # #[cfg(feature = "rten")] {
+    /// use lapidary::compress::{Feed, Inputs, RangeMethod};
+    /// let sample = vec![("x".to_string(), Feed::f32(&[1, 4], vec![0.0, 0.5, 1.0, 2.0])?)];
+    /// let fixed = Activations::Static(Inputs::given([sample]), RangeMethod::Mse);
+    /// let recipe = recipe.with_activations(fixed);
+    /// # }
+    /// # Ok::<(), lapidary::Error>(())
+    /// ```
     pub fn with_activations(self, activations: Activations) -> Self {
         Self { activations: Some(activations), ..self }
     }

@@ -34,7 +34,10 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// As [`Onnx::open`]; [`NonFinite`](crate::ErrorKind::NonFinite) for a weight that is NaN or infinite, with its name;
 /// [`Io`](crate::ErrorKind::Io) when the output cannot be written; [`Cancelled`](crate::ErrorKind::Cancelled) when `watch` says so;
-/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. There is no output then, and the input is as it was.
+/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file, and for [`Activations`](crate::compress::Activations) with
+/// other weights than of 8 bits and a scale for each output channel. With those that stay as they are found also what running the model can
+/// say, and `NonFinite`, with its name, for an activation that is NaN or infinite on one of the inputs.
+/// There is no output then, and the input is as it was.
 pub fn quantize(
     input: impl AsRef<Path>,
     output: impl AsRef<Path>,

@@ -89,11 +89,13 @@ pub(super) fn normalizations(model: &mut ModelProto) -> Result<usize> {
             folded.push(Folded { convolution, normalization: i, weight, bias });
         }
     }
-    let mut gone = BTreeSet::new();
+    let (mut gone, mut idle) = (BTreeSet::new(), BTreeSet::new());
     for Folded { convolution, normalization, weight, bias } in &folded {
         let output = graph.node[*normalization].output.clone();
+        idle.extend(graph.node[*normalization].input.iter().skip(1).cloned());
         let node = &mut graph.node[*convolution];
         node.output = output;
+        idle.extend(node.input.get(2).cloned());
         node.input.truncate(2);
         node.input.extend(bias.name.clone());
         graph.initializer.retain(|tensor| tensor.name != weight.name);
@@ -102,19 +104,18 @@ pub(super) fn normalizations(model: &mut ModelProto) -> Result<usize> {
     let mut at = 0..;
     graph.node.retain(|_| at.next().is_none_or(|i: usize| !gone.contains(&i)));
     graph.initializer.extend(folded.iter().flat_map(|folded| [folded.weight.clone(), folded.bias.clone()]));
-    if !folded.is_empty() {
-        sweep(graph);
-    }
+    sweep(graph, &idle);
     Ok(folded.len())
 }
 
-/// Drops initializers that nothing reads and that are no inputs.
-pub(super) fn sweep(graph: &mut GraphProto) {
+/// Drops those of these initializers that nothing reads any more and that are no inputs.
+pub(super) fn sweep(graph: &mut GraphProto, names: &BTreeSet<String>) {
     let mut reads = BTreeMap::new();
     count(graph, &mut reads);
     let inputs = graph.input.iter().filter_map(|input| input.name.as_deref());
-    let read: BTreeSet<String> = reads.into_keys().chain(inputs).map(str::to_string).collect();
-    graph.initializer.retain(|tensor| tensor.name.as_ref().is_none_or(|name| read.contains(name)));
+    let read: BTreeSet<&str> = reads.into_keys().chain(inputs).collect();
+    let idle: BTreeSet<String> = names.iter().filter(|name| !read.contains(name.as_str())).cloned().collect();
+    graph.initializer.retain(|tensor| !tensor.name.as_ref().is_some_and(|name| idle.contains(name)));
 }
 
 /// The weight and the bias of both nodes as one; `None` where they cannot be one.

@@ -85,7 +85,7 @@ pub(super) fn rewrite(
         });
     }
     let mut work = Work { graph, plan: &plan, activations: &activations, names: all };
-    let (float, biases) = work.biases(&items)?;
+    let Biases { nodes: biases, replaced, stay } = work.biases(&items)?;
     let zeros = work.zeros(&items)?;
     work.pairs(biases);
     for (report, bytes) in zeros {
@@ -93,8 +93,8 @@ pub(super) fn rewrite(
             tensor.bytes_after += bytes;
         }
     }
-    fold::sweep(graph);
-    for name in float {
+    fold::sweep(graph, &replaced);
+    for name in stay {
         notes.push(format!(
             "Bias {name:?} stays: not of one number a channel, or too large for the scale it would have."
         ));
@@ -139,6 +139,15 @@ fn levels(range: Range) -> Result<Levels> {
     }
 }
 
+/// What became of biases.
+struct Biases {
+    /// What makes numbers of the codes.
+    nodes: Vec<NodeProto>,
+    /// Those that are codes, by their names.
+    replaced: BTreeSet<String>,
+    stay: BTreeSet<String>,
+}
+
 struct Work<'a> {
     graph: &'a mut GraphProto,
     plan: &'a Plan,
@@ -151,13 +160,14 @@ impl Work<'_> {
         let Activation { scale, zero, .. } = activation;
         let levels = || [scale.clone(), zero.clone()];
         let codes = unique(&mut self.names, &to, "codes");
-        let [quantize, dequantize] = ["quantize", "dequantize"].map(|ending| unique(&mut self.names, &to, ending));
         let input = [&[from.to_string()][..], &levels()].concat();
         let back = [&[codes.clone()][..], &levels()].concat();
-        [
-            node(quantize, "QuantizeLinear", "", input, codes, Vec::new()),
-            node(dequantize, "DequantizeLinear", "", back, to, Vec::new()),
-        ]
+        // Without names of their own: those of the values are long enough.
+        let unnamed = |operator, input, output| NodeProto {
+            name: None,
+            ..node(String::new(), operator, "", input, output, Vec::new())
+        };
+        [unnamed("QuantizeLinear", input, codes), unnamed("DequantizeLinear", back, to)]
     }
 
     /// Gives weights their zero points, which are 0: ONNX Runtime makes no integer operator of a `Gemm` whose weight has none. Returns their
@@ -225,13 +235,12 @@ impl Work<'_> {
         self.graph.node = nodes;
     }
 
-    /// Makes integers of the biases: `round(bias / (scale of the input * scale of the channel's weights))`. Returns those that stay,
-    /// and the nodes that make numbers of the others.
-    fn biases(&mut self, items: &BTreeMap<String, &Item>) -> Result<(BTreeSet<String>, Vec<NodeProto>)> {
+    /// Makes integers of the biases: `round(bias / (scale of the input * scale of the channel's weights))`.
+    fn biases(&mut self, items: &BTreeMap<String, &Item>) -> Result<Biases> {
         let places: BTreeMap<&str, usize> =
             self.plan.values.iter().enumerate().map(|(i, value)| (value.name.as_str(), i)).collect();
         let mut scales: BTreeMap<&str, Vec<f32>> = BTreeMap::new();
-        let (mut nodes, mut stay) = (Vec::new(), BTreeSet::new());
+        let (mut nodes, mut replaced, mut stay) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         for (&i, weight) in &self.plan.weighted {
             let Some([input, _, bias]) = self.graph.node.get(i).map(|node| &node.input[..]) else { continue };
             let activation = places.get(input.as_str()).and_then(|&place| self.activations.get(place));
@@ -256,10 +265,10 @@ impl Work<'_> {
             let input = vec![codes_name, scale_name];
             nodes.push(node(called, "DequantizeLinear", "", input, now.clone(), vec![integer("axis", 0)]));
             if let Some(place) = self.graph.node.get_mut(i).and_then(|node| node.input.get_mut(2)) {
-                *place = now;
+                replaced.insert(std::mem::replace(place, now));
             }
         }
-        Ok((stay, nodes))
+        Ok(Biases { nodes, replaced, stay })
     }
 
     /// An initializer of one number for each channel.
