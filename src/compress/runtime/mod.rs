@@ -50,7 +50,7 @@ impl std::fmt::Display for Runtime {
 
 /// A model that is loaded.
 pub(super) enum Session {
-    Rten(session::Session),
+    Rten(Box<session::Session>),
     #[cfg(feature = "ort")]
     Ort(ort::Loaded),
 }
@@ -109,7 +109,7 @@ impl Model {
         }
         let encoded = self.model.encode_to_vec();
         drop(self.model);
-        Ok((Session::Rten(session::Session::load(what, encoded)?), expanded))
+        Ok((Session::Rten(Box::new(session::Session::load(what, encoded)?)), expanded))
     }
 }
 
