@@ -32,8 +32,8 @@ pub enum Runtime {
     /// The crate `rten`, of Rust alone. What it does not have is made of what it has.
     #[default]
     Rten,
-    /// ONNX Runtime, 1.17 or newer, with the model as it is. Its library is loaded from where the environment variable `ORT_DYLIB_PATH` says,
-    /// once, and not looked for anywhere else; what that file does is what its maker had in mind.
+    /// ONNX Runtime, 1.17 or newer, with the model as it is. Its library is loaded once, from where the environment variable
+    /// `ORT_DYLIB_PATH` says, and not looked for anywhere else: to load a library is to run it.
     #[cfg(feature = "ort")]
     Ort,
 }

@@ -202,14 +202,14 @@ mod tests {
         let mut nodes = vec![node("Conv", if bias { &["x", "w", "b"] } else { &["x", "w"] }, "c")];
         nodes.push(NodeProto { attribute: vec![epsilon], ..normalize });
         nodes.extend(after);
-        let tensors = vec![
+        let mut tensors = vec![
             floats("w", &[2, 1, 1, 2], &[1.0, -0.5, 3.0, 0.25]),
-            floats("b", &[2], &[4.0, 1.0]),
             floats("scale", &[2], &[6.0, -1.0]),
             floats("shift", &[2], &[5.0, 0.5]),
             floats("mean", &[2], &[2.0, 3.0]),
             floats("variance", &[2], &[8.0, 3.0]),
         ];
+        tensors.extend(bias.then(|| floats("b", &[2], &[4.0, 1.0])));
         let graph = GraphProto { node: nodes, initializer: tensors, ..Default::default() };
         ModelProto { graph: Some(graph), ..Default::default() }
     }
@@ -252,7 +252,7 @@ mod tests {
         // A variance that has no root.
         let mut changed = model(true, Vec::new());
         let negative = [-2f32, 3.0].map(f32::to_le_bytes).concat();
-        changed.graph.as_mut().unwrap().initializer[5].raw_data = Some(negative.into());
+        changed.graph.as_mut().unwrap().initializer[4].raw_data = Some(negative.into());
         assert_eq!(folded(changed), None);
     }
 }
