@@ -17,6 +17,7 @@
 //! pass through; a part is at least one index of the first axis, and where groups lie along that axis at least one group (of a few bits and
 //! odd widths up to eight). Only a [criterion](Pruning::by) other than the magnitude has a tensor in memory as a whole. The output has the same bytes on any number of threads. It takes its name when it is whole.
 
+mod activations;
 mod budget;
 mod copy;
 #[cfg(any(feature = "onnx", feature = "safetensors"))]
@@ -41,6 +42,9 @@ mod tensors;
 #[cfg(feature = "rten")]
 mod verify;
 
+pub use activations::Activations;
+#[cfg(feature = "rten")]
+pub use activations::RangeMethod;
 pub use budget::Budget;
 #[cfg(feature = "gguf")]
 pub use gguf::quantize as gguf;
@@ -49,10 +53,10 @@ pub use look::Histogram;
 pub use onnx::quantize as onnx;
 pub use pruning::Pruning;
 pub use recipe::{Form, Recipe};
-pub use report::{Report, TensorReport};
+pub use report::{ActivationReport, Levels, Report, TensorReport};
 pub use run::{Progress, Stage};
 #[cfg(feature = "rten")]
-pub use runtime::{Feed, Inputs};
+pub use runtime::{Feed, Inputs, Runtime};
 #[cfg(feature = "safetensors")]
 pub use safetensors::quantize as safetensors;
 #[cfg(feature = "rten")]

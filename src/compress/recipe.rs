@@ -1,6 +1,6 @@
 //! What is to be done to a model.
 
-use super::{budget::Budget, pruning::Pruning};
+use super::{activations::Activations, budget::Budget, pruning::Pruning};
 use crate::error::{Error, Result};
 
 /// How quantized weights are written in an ONNX model.
@@ -29,6 +29,7 @@ pub enum Form {
 /// | `pruning` | none | [`Pruning`] | weights that become zero, and stay zero as codes |
 /// | `budget` | none | [`Budget`] | the bits of each weight, or that it stays, are chosen to keep within |
 /// | `histograms` | no | | the report has those of each tensor |
+/// | `activations` | none: floating-point numbers | with 8 bits, without groups | how an ONNX model multiplies by integers |
 /// | `keep` | none | parts of names | tensors that stay as they are |
 /// | `only` | all | parts of names, or operators | tensors that are changed at all |
 /// | `min_elements` | 1,024 | any | smaller tensors stay |
@@ -42,6 +43,7 @@ pub struct Recipe {
     pub(super) pruning: Option<Pruning>,
     pub(super) budget: Option<Budget>,
     pub(super) histograms: bool,
+    pub(super) activations: Option<Activations>,
     keep: Vec<String>,
     only: Vec<String>,
     min_elements: usize,
@@ -65,6 +67,7 @@ impl Recipe {
             pruning: None,
             budget: None,
             histograms: false,
+            activations: None,
             keep,
             only,
             min_elements: 1024,
@@ -122,6 +125,23 @@ impl Recipe {
     /// The report has a histogram of each tensor that changes, before and after. The weights are read once more, for their range.
     pub fn with_histograms(self) -> Self {
         Self { histograms: true, ..self }
+    }
+
+    /// An ONNX model multiplies by integers: its activations become codes too. With weights of 8 bits and a scale for each output channel.
+    ///
+    /// ```
+    /// use lapidary::compress::{Activations, Recipe};
+    /// let recipe = Recipe::new().with_bits(8)?.with_activations(Activations::Dynamic);
+    /// # #[cfg(feature = "rten")] {
+    /// use lapidary::compress::{Feed, Inputs, RangeMethod};
+    /// let sample = vec![("x".to_string(), Feed::f32(&[1, 4], vec![0.0, 0.5, 1.0, 2.0])?)];
+    /// let fixed = Activations::Static(Inputs::given([sample]), RangeMethod::Mse);
+    /// let recipe = recipe.with_activations(fixed);
+    /// # }
+    /// # Ok::<(), lapidary::Error>(())
+    /// ```
+    pub fn with_activations(self, activations: Activations) -> Self {
+        Self { activations: Some(activations), ..self }
     }
 
     /// Tensors with one of these parts in their names stay as they are.

@@ -61,12 +61,42 @@ impl TensorReport {
     }
 }
 
+/// An activation that became codes.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ActivationReport {
+    /// Its name in the model that was read.
+    pub name: String,
+    /// The operators that take part in that: those that read the codes, and the one that makes them.
+    pub operators: Vec<String>,
+    /// Its levels; `None` where they are found whenever the model runs.
+    pub levels: Option<Levels>,
+    /// How they were found: `"min-max"`, or the activation it shares them with.
+    pub method: String,
+}
+
+/// Even levels of codes from 0 to 255: `x' = (code - zero_point) * scale`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Levels {
+    /// From one level to the next.
+    pub scale: f32,
+    /// The code of 0.
+    pub zero_point: u8,
+    /// The lower end of the range that was found, before it is made to hold 0.
+    pub min: f64,
+    /// Its upper end.
+    pub max: f64,
+}
+
 /// What was done to a model.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Report {
     /// Its weights, in the order of the file.
     pub tensors: Vec<TensorReport>,
+    /// Its activations that became codes.
+    pub activations: Vec<ActivationReport>,
     /// What else changed: a version of the operators, say.
     pub notes: Vec<String>,
     /// Length of the input in bytes, with the files its weights are in.
@@ -124,6 +154,20 @@ impl fmt::Display for Report {
                 None if zeros => writeln!(f, " – | – |")?,
                 None => writeln!(f)?,
             }
+        }
+        if !self.activations.is_empty() {
+            writeln!(f, "\n| activation | operators | from | to | scale | zero point | method |")?;
+            writeln!(f, "|---|---|--:|--:|--:|--:|---|")?;
+        }
+        for ActivationReport { name, operators, levels, method } in &self.activations {
+            write!(f, "| {name} | {} ", operators.join(", "))?;
+            match levels {
+                Some(Levels { scale, zero_point, min, max }) => {
+                    write!(f, "| {min:.4} | {max:.4} | {scale:.3e} | {zero_point} ")?;
+                }
+                None => write!(f, "| – | – | – | – ")?,
+            }
+            writeln!(f, "| {method} |")?;
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "\n{note}"))?;
         if let Some(error) = self.relative_error {

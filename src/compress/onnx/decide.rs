@@ -1,6 +1,7 @@
 //! What each weight of a model becomes, where that is not told by the recipe alone.
 
 use super::{
+    activations,
     rewrite::{Item, Picks, Rewritten, rewrite},
     ways::{How, sparse_bytes},
 };
@@ -38,7 +39,9 @@ pub(super) fn decide<'a, F: Length>(
     watch: Watch<'_>,
     files: impl Fn(&ModelProto) -> Result<F>,
 ) -> Result<Decided<'a, F>> {
-    let finish = |rewritten: Rewritten, prepared: Prepared<'a>, left: f64| {
+    let floats = model.clone();
+    let finish = |mut rewritten: Rewritten, prepared: Prepared<'a>, left: f64| {
+        activations::apply(&mut rewritten, recipe, &floats)?;
         let Rewritten { model, items, report, .. } = rewritten;
         Ok(Decided { prepared, items, report, files: files(&model)?, left })
     };

@@ -1,5 +1,6 @@
 //! Weights of ONNX models as codes, the rest as it was.
 
+mod activations;
 mod decide;
 pub(super) mod nodes;
 mod opset;
@@ -41,8 +42,11 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// As [`Onnx::open`]; [`NonFinite`](crate::ErrorKind::NonFinite) for a weight that is NaN or infinite, with its name;
 /// [`Io`](crate::ErrorKind::Io) when the output cannot be written; [`Cancelled`](crate::ErrorKind::Cancelled) when `watch` says so;
-/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file. [`Budget`](crate::ErrorKind::Budget)
-/// where nothing keeps within the recipe's budget, with the least there is. There is no output then, and the input is as it was.
+/// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file, and for [`Activations`](crate::compress::Activations) with
+/// other weights than of 8 bits and a scale for each output channel. [`Budget`](crate::ErrorKind::Budget)
+/// where nothing keeps within the recipe's budget, with the least there is. With activations whose levels are found now also what running the
+/// model can say, and `NonFinite`, with its name, for one that is NaN or infinite on one of the inputs.
+/// There is no output then, and the input is as it was.
 pub fn quantize(
     input: impl AsRef<Path>,
     output: impl AsRef<Path>,
@@ -53,12 +57,15 @@ pub fn quantize(
 }
 
 fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: usize) -> Result<Report> {
+    recipe.check_activations(true)?;
     let read = Onnx::open(input)?;
     check_paths(input, &read, &[output, &beside(output)])?;
     let external = read.is_external();
-    let decided =
-        decide::decide(read.inlined()?, recipe, external, watch, |model| Files::new(model, external, output))?;
+    let mut model = read.inlined()?;
+    let (recipe, note) = activations::prepare(&mut model, recipe)?;
+    let decided = decide::decide(model, &recipe, external, watch, |model| Files::new(model, external, output))?;
     let decide::Decided { prepared, items, mut report, files, left } = decided;
+    report.notes.extend(note);
     if read.unknown_bytes() > 0 {
         let note = "The input has {} bytes of fields that are not known here, or written in an unusual way; they are not in the output.";
         report.notes.push(note.replace("{}", &read.unknown_bytes().to_string()));

@@ -44,3 +44,12 @@ pub(in crate::compress) fn names(graph: &GraphProto, all: &mut BTreeSet<String>)
         inner(node).for_each(|graph| names(graph, all));
     }
 }
+
+/// A name that nothing has yet.
+pub(super) fn unique(names: &mut BTreeSet<String>, name: &str, ending: &str) -> String {
+    let mut unique = format!("{name}_{ending}");
+    while !names.insert(unique.clone()) {
+        unique.push('_');
+    }
+    unique
+}

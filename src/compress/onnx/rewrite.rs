@@ -1,7 +1,7 @@
 //! A model whose weights are to be codes: new nodes, new tensors whose elements are to come, and the work that makes them.
 
 use super::{
-    nodes::{constant, inner_mut, is_identity, names},
+    nodes::{self, constant, inner_mut, is_identity, names},
     opset,
     ways::{How, Of, Versions, Way},
     weights::{Axes, Use, aliases, uses},
@@ -36,6 +36,8 @@ pub(super) struct Item {
     pub(super) report: usize,
     /// Its place among the weights that may change.
     pub(super) number: usize,
+    /// Whether all nodes that read it are to multiply by its codes.
+    pub(super) integer: bool,
 }
 
 /// What it becomes, and where its parts go: numbers of pending tensors.
@@ -50,6 +52,16 @@ pub(super) enum Target {
 pub(super) enum Codes {
     Dequantize { dtype: OnnxType, codes: usize, scales: usize, zeros: Option<usize> },
     MatMulNBits { block: usize, codes: usize, scales: usize, zeros: Option<usize> },
+}
+
+impl Target {
+    /// The number of its codes.
+    pub(super) fn codes(self) -> Option<usize> {
+        match self {
+            Self::Codes { form: Codes::Dequantize { codes, .. } | Codes::MatMulNBits { codes, .. }, .. } => Some(codes),
+            Self::Dense { .. } | Self::Sparse { .. } => None,
+        }
+    }
 }
 
 /// A weight that may change, and what may become of it.
@@ -103,7 +115,7 @@ struct Work<'a> {
 /// Makes the weights of a model, whose tensors have raw elements, pending.
 pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe, picks: Picks<'_>) -> Result<Rewritten> {
     let from = opset::version(&model);
-    let blocked = [13, 21, 25].map(|to| (to, opset::blocker(&model, from, to))).into();
+    let blocked = [11, 13, 21, 25].map(|to| (to, opset::blocker(&model, from, to))).into();
     let mut all = BTreeSet::new();
     if let Some(graph) = &model.graph {
         names(graph, &mut all);
@@ -270,7 +282,7 @@ impl Work<'_> {
                     false => self.dequantized(name, element, &info.shape, way, axes, now)?,
                 };
                 let scheme = way.scheme(self.recipe.symmetric, axes);
-                (way.said(self.recipe), Target::Codes { scheme, form })
+                (of.said(way, self.recipe), Target::Codes { scheme, form })
             }
             How::Dense => {
                 let place = self.pending;
@@ -296,19 +308,16 @@ impl Work<'_> {
         let multiplied = matches!(how, How::Codes(Way { multiplied: true, .. }));
         let bytes = onnx::tensor_bytes(tensor, &info)?;
         let source = Source { transposed: multiplied, ..Source::new(bytes, element, info.shape.clone()) };
-        let axis = axes.input;
-        self.items.push(Item { name: info.name, source, axis, target, report: self.report.tensors.len(), number });
+        let (axis, integer) = (axes.input, matches!(how, How::Codes(Way { integer: true, .. })));
+        let report_index = self.report.tensors.len();
+        self.items.push(Item { name: info.name, source, axis, target, report: report_index, number, integer });
         self.report.tensors.push(report);
         Ok(true)
     }
 
     /// A name that nothing has yet.
     fn unique(&mut self, name: &str, ending: &str) -> String {
-        let mut unique = format!("{name}_{ending}");
-        while !self.names.insert(unique.clone()) {
-            unique.push('_');
-        }
-        unique
+        nodes::unique(&mut self.names, name, ending)
     }
 
     /// A pending tensor: its name and its number.
@@ -424,11 +433,11 @@ impl Multiplied {
 /// `AttributeProto.AttributeType.INT`.
 const INT: i32 = 2;
 
-fn integer(name: &str, value: usize) -> AttributeProto {
+pub(super) fn integer(name: &str, value: usize) -> AttributeProto {
     AttributeProto { name: Some(name.into()), i: Some(value as i64), r#type: Some(INT), ..Default::default() }
 }
 
-fn node(
+pub(super) fn node(
     name: String,
     operator: &str,
     domain: &str,

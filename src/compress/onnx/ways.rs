@@ -3,6 +3,7 @@
 use super::weights::{Axes, Use};
 use crate::{
     compress::{
+        activations::Activations,
         encode::Scheme,
         recipe::{Form, Recipe},
     },
@@ -37,6 +38,8 @@ pub(super) struct Way {
     /// `None`: a scale for each output channel.
     pub(super) group: Option<usize>,
     pub(super) multiplied: bool,
+    /// By codes of activations.
+    pub(super) integer: bool,
 }
 
 impl Way {
@@ -44,6 +47,7 @@ impl Way {
     pub(super) fn opset(self) -> i64 {
         match self {
             Self { multiplied: true, .. } => 1,
+            Self { integer: true, .. } => 11,
             Self { bits: 2, .. } => 25,
             Self { bits: 8, group: None, .. } => 13,
             _ => 21,
@@ -58,18 +62,6 @@ impl Way {
             (Some(size), false) => Granularity::Block { axis: axes.input, size },
         };
         Scheme { bits: self.bits, symmetric, granularity }
-    }
-
-    /// As the report calls it.
-    pub(super) fn said(self, recipe: &Recipe) -> String {
-        let shared = match self.group {
-            None => "a scale a channel".into(),
-            Some(size) => format!("groups of {size}"),
-        };
-        let form = if self.multiplied { "MatMulNBits" } else { "DequantizeLinear" };
-        let zeros = if recipe.symmetric { ", no zero points" } else { "" };
-        let pruned = if recipe.pruning.is_some() { ", pruned" } else { "" };
-        format!("{} bits, {shared}{zeros}, {form}{pruned}", self.bits)
     }
 
     /// The bytes of codes, scales and zero points.
@@ -139,6 +131,39 @@ impl Of<'_> {
         (hows, refused)
     }
 
+    /// A way as the report calls it.
+    pub(super) fn said(&self, way: Way, recipe: &Recipe) -> String {
+        let shared = match way.group {
+            None => "a scale a channel".into(),
+            Some(size) => format!("groups of {size}"),
+        };
+        let form = match way {
+            Way { multiplied: true, .. } => "MatMulNBits".into(),
+            Way { integer: true, .. } => "MatMulInteger".into(),
+            _ => match self.floats(recipe) {
+                Some(reason) => format!("DequantizeLinear, times floating-point numbers: {reason}"),
+                None => "DequantizeLinear".into(),
+            },
+        };
+        let zeros = if recipe.symmetric { ", no zero points" } else { "" };
+        let pruned = if recipe.pruning.is_some() { ", pruned" } else { "" };
+        format!("{} bits, {shared}{zeros}, {form}{pruned}", way.bits)
+    }
+
+    /// Why what multiplies by it stays as it is, where activations are to be codes when the model runs.
+    fn floats(&self, recipe: &Recipe) -> Option<&'static str> {
+        match recipe.activations {
+            Some(Activations::Dynamic) if self.element != ElementType::F32 => Some("not of 32 bits"),
+            Some(Activations::Dynamic)
+                if self.uses.iter().any(|of| of.axes.is_none_or(|own| !own.along(self.axes))) =>
+            {
+                Some("read in several ways")
+            }
+            Some(Activations::Dynamic) => self.uses.iter().find_map(|of| of.floats),
+            _ => None,
+        }
+    }
+
     /// How it can be kept as codes, the best first, or why it cannot.
     fn ways(&self, bits: u8, recipe: &Recipe, versions: &Versions) -> Result<Vec<Way>, String> {
         let Recipe { group, form, .. } = *recipe;
@@ -154,16 +179,23 @@ impl Of<'_> {
             _ if !axes.matrix || !uses.iter().all(matrix) => Err("not only the right side of MatMul, a matrix"),
             _ if element != ElementType::F32 => Err("not of 32 bits"),
             _ if !block.is_power_of_two() || block > MAX_BLOCK => Err("in groups of no power of two up to 65,536"),
-            _ => Ok(Way { bits, group: Some(block), multiplied: true }),
+            _ => Ok(Way { bits, group: Some(block), multiplied: true, integer: false }),
         };
         let mut ways = match (form, multiplied) {
             (Form::MatMulNBits, Err(reason)) => return Err(reason.into()),
             (Form::MatMulNBits, Ok(way)) => return Ok(vec![way]),
             (_, multiplied) => Vec::from_iter(multiplied),
         };
-        let (plain, channels) = (Way { bits, group, multiplied: false }, Way { bits, group: None, multiplied: false });
+        let plain = Way { bits, group, multiplied: false, integer: false };
+        let channels = Way { group: None, ..plain };
+        let integer = Way { integer: true, ..channels };
         let fallback = Way { bits: 8, ..channels };
-        let rest = if form == Form::Auto { &[plain, channels, fallback][..] } else { &[plain, channels] };
+        let dynamic = recipe.activations == Some(Activations::Dynamic);
+        let rest = match form {
+            _ if dynamic && self.floats(recipe).is_none() => &[integer, plain][..],
+            Form::Auto => &[plain, channels, fallback],
+            _ => &[plain, channels],
+        };
         let mut reason = String::new();
         for &way in rest {
             match versions.blocked.get(&way.opset()).and_then(Option::as_ref) {

@@ -11,6 +11,8 @@ pub(super) struct Use {
     pub(super) axes: Option<Axes>,
     /// Whether the node is in a graph within that of the weight.
     pub(super) inner: bool,
+    /// Why the node cannot multiply integers instead.
+    pub(super) floats: Option<&'static str>,
 }
 
 /// The axes of a weight, from 0.
@@ -22,6 +24,13 @@ pub(super) struct Axes {
     pub(super) input: usize,
     /// A matrix `[K, N]` that is multiplied from the right.
     pub(super) matrix: bool,
+}
+
+impl Axes {
+    /// Whether sums and outputs lie along the same axes.
+    pub(super) fn along(self, other: Self) -> bool {
+        (self.output, self.input) == (other.output, other.input)
+    }
 }
 
 /// The axes of the weight that is an input of a node; `None` where no operator's weight is.
@@ -42,6 +51,32 @@ fn axes(node: &NodeProto, input: usize, rank: usize) -> Option<Axes> {
         ("Gather", 0) if rank >= 2 => axes(0, rank - 1),
         ("LSTM" | "GRU" | "RNN", 1 | 2) if rank == 3 => axes(1, 2),
         _ => None,
+    }
+}
+
+/// Why a node does not become `MatMulInteger` with the weight that is an input of it.
+fn floats(node: &NodeProto, input: usize, rank: usize) -> Option<&'static str> {
+    match (node.op_type.as_deref()?, input) {
+        _ if !is_onnx(node) => Some("of another set of operators"),
+        ("MatMul", 1) if rank == 2 => None,
+        ("Gemm", 1) if rank == 2 => altered(node),
+        ("MatMul" | "Gemm", _) => Some("not a matrix on the right side"),
+        _ => Some("not only of MatMul and Gemm"),
+    }
+}
+
+/// What of a `Gemm` is more than a product and a sum.
+pub(super) fn altered(gemm: &NodeProto) -> Option<&'static str> {
+    let other =
+        |name: &str| attribute(gemm, name).and_then(|attribute| attribute.f).is_some_and(|factor| factor != 1.0);
+    let summand = gemm.input.get(2).is_some_and(|name| !name.is_empty());
+    match () {
+        () if attribute(gemm, "transA").and_then(|attribute| attribute.i).unwrap_or(0) != 0 => {
+            Some("a Gemm with transA")
+        }
+        () if other("alpha") => Some("a Gemm with alpha"),
+        () if summand && other("beta") => Some("a Gemm with beta"),
+        () => None,
     }
 }
 
@@ -70,7 +105,12 @@ pub(super) fn uses(
     for name in graph.output.iter().filter_map(|value| value.name.as_ref()) {
         let root = aliases.get(name).unwrap_or(name);
         if ranks.contains_key(root) {
-            all.entry(root.clone()).or_default().push(Use { operator: "output".into(), axes: None, inner: false });
+            all.entry(root.clone()).or_default().push(Use {
+                operator: "output".into(),
+                axes: None,
+                inner: false,
+                floats: Some("an output too"),
+            });
         }
     }
     gather(graph, ranks, aliases, false, &mut all);
@@ -92,7 +132,8 @@ fn gather(
             let Some(&rank) = ranks.get(root) else { continue };
             let operator = node.op_type.clone().unwrap_or_default();
             let axes = axes(node, input, rank);
-            all.entry(root.clone()).or_default().push(Use { operator, axes, inner: below });
+            let floats = floats(node, input, rank).or(below.then_some("within another graph"));
+            all.entry(root.clone()).or_default().push(Use { operator, axes, inner: below, floats });
         }
         inner(node).for_each(|graph| gather(graph, ranks, aliases, true, all));
     }

@@ -88,7 +88,8 @@ struct Expander {
     expanded: Vec<String>,
 }
 
-/// Makes numbers of a model's codes: `DequantizeLinear` of constants is a constant, and `MatMulNBits` is `MatMul`. What is not known
+/// Makes numbers of a model's codes: `DequantizeLinear` of constants is a constant, `MatMulNBits` is `MatMul`, and so is `MatMulInteger` by
+/// a constant, whose integers `f32` has: the runtime has not all types of it, and on some processors cuts off its sums. What is not known
 /// stays. Returns the names of what was expanded. `bytes` is the length of the model.
 ///
 /// # Errors
@@ -126,6 +127,10 @@ impl Expander {
         // One matrix may be multiplied by several nodes.
         let mut matrices: BTreeMap<(Vec<String>, [usize; 4]), String> = BTreeMap::new();
         let (mut nodes, mut tensors) = (Vec::with_capacity(graph.node.len()), Vec::new());
+        // The values that have one zero point, as they are made so.
+        let dynamic = |node: &&NodeProto| node.op_type.as_deref() == Some("DynamicQuantizeLinear") && is_onnx(node);
+        let whole: BTreeSet<String> =
+            graph.node.iter().filter(dynamic).filter_map(|node| node.output.get(2).cloned()).collect();
         for mut node in std::mem::take(&mut graph.node) {
             for inner in inner_mut(&mut node) {
                 self.graph(inner, Some(&scope))?;
@@ -170,6 +175,23 @@ impl Expander {
                     node.attribute.clear();
                     (node.op_type, node.domain) = (Some("MatMul".into()), None);
                     matrices.insert(key, name);
+                }
+            } else if node.op_type.as_deref() == Some("MatMulInteger") && is_onnx(&node) {
+                let product = self.product(&node, &whole, &scope).map_err(|error| error.in_tensor(&output))?;
+                if let Some((matrix, raw)) = product {
+                    let mut unique = |ending: &str| {
+                        let mut name = format!("{output}_{ending}");
+                        while !names.insert(name.clone()) {
+                            name.push('_');
+                        }
+                        name
+                    };
+                    let name = unique("matrix");
+                    nodes.extend(floats(&node, &name, &mut unique));
+                    tensors.push(onnx::tensor(&name, ElementType::F32, &matrix, raw)?);
+                    let constants = [node.input.get(1), node.input.get(3)].into_iter().flatten().cloned();
+                    self.done(&constants.collect::<Vec<_>>(), &output);
+                    continue;
                 }
             }
             nodes.push(node);
@@ -217,6 +239,38 @@ impl Expander {
         onnx::tensor(output, ElementType::F32, &codes.shape, raw).map(Some)
     }
 
+    /// The matrix of `MatMulInteger` less its zero points, where it is constant and the other side has one zero point.
+    fn product(
+        &mut self,
+        node: &NodeProto,
+        whole: &BTreeSet<String>,
+        scope: &Scope<'_>,
+    ) -> Result<Option<(Vec<usize>, Bytes)>> {
+        let named = |i: usize| node.input.get(i).filter(|name| !name.is_empty());
+        let constant = |name: &String| scope.get(name).map(|tensor| Constant::new(name, tensor)).transpose();
+        let Some(matrix) = named(1).map(constant).transpose()?.flatten() else { return Ok(None) };
+        if let Some(zero) = named(2)
+            && !whole.contains(zero)
+            && constant(zero)?.is_none_or(|zero| zero.shape.iter().product::<usize>() != 1)
+        {
+            return Ok(None);
+        }
+        let zeros = match named(3) {
+            None => None,
+            Some(name) => match constant(name)? {
+                Some(zeros) if zeros.element == matrix.element && zeros.shape.len() <= 1 => Some(zeros),
+                _ => return Ok(None),
+            },
+        };
+        let (Some(x), true) = (matrix.integers(), matrix.shape.len() >= 2) else { return Ok(None) };
+        self.add_floats(&matrix.shape)?;
+        let scales = vec![1.0; zeros.as_ref().map_or(1, |zeros| zeros.shape.iter().product())];
+        let shape = zeros.as_ref().map_or(&[][..], |zeros| &zeros.shape);
+        let zeros = zeros.as_ref().and_then(Constant::integers);
+        let values = dequantize(x, &matrix.shape, Levels { scales: &scales, zeros, shape, axis: -1, block: 0 })?;
+        Ok(Some((matrix.shape, raw(values))))
+    }
+
     /// The elements of the matrix of `MatMulNBits`, where it is constant.
     fn matrix(&mut self, inputs: &[String], sizes: [usize; 4], scope: &Scope<'_>) -> Result<Option<Bytes>> {
         let constant = |i: usize| {
@@ -244,6 +298,33 @@ impl Expander {
         let matrix = NBits { k, n, bits, block, packed: &codes.bytes, scales: &scales, zeros };
         Ok(Some(raw(matrix.matrix()?)))
     }
+}
+
+/// The nodes that make of floating-point numbers what `MatMulInteger` makes of integers, but for sums beyond 2^24, which are rounded.
+fn floats(node: &NodeProto, matrix: &str, unique: &mut dyn FnMut(&str) -> String) -> Vec<NodeProto> {
+    let new = |operator: &str, input: Vec<String>, output: &str| NodeProto {
+        op_type: Some(operator.into()),
+        input,
+        output: vec![output.into()],
+        ..Default::default()
+    };
+    let cast = |from: &String, output: &str, to: i64| {
+        let to = AttributeProto { name: Some("to".into()), i: Some(to), r#type: Some(2), ..Default::default() };
+        NodeProto { attribute: vec![to], ..new("Cast", vec![from.clone()], output) }
+    };
+    let (float, int32) = (1, 6);
+    let mut left = unique("left");
+    let mut nodes: Vec<_> = node.input.first().map(|input| cast(input, &left, float)).into_iter().collect();
+    if let Some(zero) = node.input.get(2).filter(|name| !name.is_empty()) {
+        let (zero_float, difference) = (unique("zero"), unique("difference"));
+        nodes.push(cast(zero, &zero_float, float));
+        nodes.push(new("Sub", vec![left, zero_float], &difference));
+        left = difference;
+    }
+    let sums = unique("sums");
+    nodes.push(new("MatMul", vec![left, matrix.into()], &sums));
+    nodes.extend(node.output.first().map(|output| cast(&sums, output, int32)));
+    nodes
 }
 
 /// `K`, `N`, `bits` and `block_size` of a node `MatMulNBits` that is a product and nothing else.

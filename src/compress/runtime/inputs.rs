@@ -1,5 +1,6 @@
 //! What models run on.
 
+use super::Runtime;
 use crate::{
     error::{Error, Result},
     format::{
@@ -68,6 +69,7 @@ constructors! {
 /// | `size` | none | 1 and more | random inputs: such a size by its name |
 /// | `integers` | 2 | 1 and more | random inputs: integers are below this, from 0 |
 /// | `samples` | 1 | 1 and more | random inputs: how many there are |
+/// | `runtime` | [`Runtime::Rten`] | | what runs the models |
 /// | `limit` | 2³¹ | any | bytes of a model, with its weights as `f32`, and of a sample |
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
@@ -78,13 +80,15 @@ pub struct Inputs {
     batch: usize,
     integers: i32,
     sizes: BTreeMap<String, usize>,
+    pub(in crate::compress) runtime: Runtime,
     pub(in crate::compress) limit: u64,
 }
 
 impl Inputs {
     /// Random ones of the types and shapes that the model says: floating-point numbers from 0 to 1, small integers, and `true`.
     pub fn random(seed: u64) -> Self {
-        Self { given: None, seed, samples: 1, batch: 1, integers: 2, sizes: BTreeMap::new(), limit: 1 << 31 }
+        let (runtime, sizes) = (Runtime::default(), BTreeMap::new());
+        Self { given: None, seed, samples: 1, batch: 1, integers: 2, sizes, runtime, limit: 1 << 31 }
     }
 
     /// These: for each sample the inputs by their names.
@@ -111,6 +115,11 @@ impl Inputs {
     /// So many random samples.
     pub fn with_samples(self, count: usize) -> Self {
         Self { samples: count, ..self }
+    }
+
+    /// What runs the models.
+    pub fn with_runtime(self, runtime: Runtime) -> Self {
+        Self { runtime, ..self }
     }
 
     /// Models of more bytes, decoded, are refused.

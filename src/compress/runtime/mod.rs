@@ -1,14 +1,16 @@
-//! ONNX models run in Rust, for verification and calibration.
+//! ONNX models run, for verification and calibration: in Rust, or by ONNX Runtime.
 
 mod decode;
 mod expand;
 mod inputs;
+#[cfg(feature = "ort")]
+mod ort;
 mod session;
 mod sparse;
 
+pub(super) use inputs::{Data, Spec, check};
 pub use inputs::{Feed, Inputs};
-pub(super) use inputs::{Spec, check};
-pub(super) use session::{Output, Session};
+pub(super) use session::Output;
 
 use super::onnx::nodes::{inner_mut, names};
 use crate::{
@@ -24,6 +26,46 @@ use crate::{
 use prost::Message;
 use std::{collections::BTreeSet, path::Path};
 
+/// What runs a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Runtime {
+    /// The crate `rten`, of Rust alone. What it does not have is made of what it has.
+    #[default]
+    Rten,
+    /// ONNX Runtime, 1.17 or newer, with the model as it is. Its library is loaded once, from where the environment variable
+    /// `ORT_DYLIB_PATH` says, and not looked for anywhere else: to load a library is to run it.
+    #[cfg(feature = "ort")]
+    Ort,
+}
+
+impl std::fmt::Display for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rten => "rten",
+            #[cfg(feature = "ort")]
+            Self::Ort => "ONNX Runtime",
+        })
+    }
+}
+
+/// A model that is loaded.
+pub(super) enum Session {
+    Rten(Box<session::Session>),
+    #[cfg(feature = "ort")]
+    Ort(ort::Loaded),
+}
+
+impl Session {
+    pub(super) fn run(&self, feeds: &[(String, Feed)], outputs: &[String]) -> Result<Vec<Output>> {
+        match self {
+            Self::Rten(session) => session.run(feeds, outputs),
+            #[cfg(feature = "ort")]
+            Self::Ort(session) => session.run(feeds, outputs),
+        }
+    }
+}
+
 /// A model that is not loaded yet.
 pub(super) struct Model {
     model: ModelProto,
@@ -35,11 +77,14 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn open(path: &Path, limit: u64) -> Result<Self> {
         let read = Onnx::open(path)?;
-        let bytes = read.byte_len();
+        Self::new(read.inlined()?, read.byte_len(), limit)
+    }
+
+    /// `bytes`: how long it is. Its elements are in it.
+    pub(super) fn new(mut model: ModelProto, bytes: u64, limit: u64) -> Result<Self> {
         if bytes > limit {
             return Err(Error::argument("bytes of the model in memory", bytes, "within the limit"));
         }
-        let mut model = read.inlined()?;
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
         if let Some(graph) = &mut model.graph {
             sparse::densify(graph, limit)?;
@@ -52,9 +97,13 @@ impl Model {
         Ok(Self { model, bytes, inputs, outputs })
     }
 
-    /// Makes it one that the runtime has all operators for, and loads it.
-    pub(super) fn load(mut self, what: &'static str, limit: u64) -> Result<(Session, Vec<String>)> {
-        let expanded = expand::expand(&mut self.model, self.bytes, limit)?;
+    /// Makes it one that the runtime has all operators for, and loads it. Returns the names of what was made of what.
+    pub(super) fn load(mut self, what: &'static str, inputs: &Inputs) -> Result<(Session, Vec<String>)> {
+        #[cfg(feature = "ort")]
+        if inputs.runtime == Runtime::Ort {
+            return Ok((Session::Ort(ort::Loaded::load(what, &self.model.encode_to_vec())?), Vec::new()));
+        }
+        let expanded = expand::expand(&mut self.model, self.bytes, inputs.limit)?;
         if let Some(graph) = &mut self.model.graph {
             let mut values = BTreeSet::new();
             names(graph, &mut values);
@@ -62,7 +111,7 @@ impl Model {
         }
         let encoded = self.model.encode_to_vec();
         drop(self.model);
-        Ok((Session::load(what, encoded)?, expanded))
+        Ok((Session::Rten(Box::new(session::Session::load(what, encoded)?)), expanded))
     }
 }
 

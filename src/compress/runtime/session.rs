@@ -23,7 +23,7 @@ pub(in crate::compress) struct Output {
 }
 
 /// `work`, with a panic as an error. What it leaves behind is dropped.
-fn guarded<T, E: fmt::Display>(what: &'static str, work: impl FnOnce() -> Result<T, E>) -> Result<T> {
+pub(super) fn guarded<T, E: fmt::Display>(what: &'static str, work: impl FnOnce() -> Result<T, E>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| Error::runtime(what, error)),
         Err(panic) => Err(Error::runtime(what, format!("the runtime panicked: {}", message(&*panic)))),

@@ -1,7 +1,7 @@
 //! What differs between the outputs of two models.
 
 use crate::{
-    compress::runtime::Output,
+    compress::runtime::{Output, Runtime},
     error::{Error, Result},
 };
 use std::fmt;
@@ -60,6 +60,8 @@ pub struct Verification {
     pub outputs: Vec<OutputReport>,
     /// How often both models ran.
     pub samples: usize,
+    /// What ran them.
+    pub runtime: Runtime,
     /// What of the original was decoded before it ran: the results of `DequantizeLinear` and the codes of `MatMulNBits`.
     pub expanded_original: Vec<String>,
     /// The same of the compressed model.
@@ -85,9 +87,12 @@ impl fmt::Display for Verification {
             write!(f, "| {name} | {shape:?} | {max_abs:.2e} | {relative:.2e} | {cosine:.6} ")?;
             writeln!(f, "| {non_finite} | {same} of {rows} |")?;
         }
-        let (samples, original) = (self.samples, self.expanded_original.len());
+        let (samples, runtime, original) = (self.samples, self.runtime, self.expanded_original.len());
         let compressed = self.expanded_compressed.len();
-        write!(f, "\n{samples} samples; decoded before: {original} weights of the original, {compressed} of the other")
+        write!(
+            f,
+            "\n{samples} samples, by {runtime}; decoded before: {original} weights of the original, {compressed} of the other"
+        )
     }
 }
 

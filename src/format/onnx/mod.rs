@@ -28,7 +28,7 @@ mod splice;
 mod tensor;
 mod visit;
 
-pub(crate) use tensor::{bytes as tensor_bytes, info as tensor_info};
+pub(crate) use tensor::{bytes as tensor_bytes, info as tensor_info, pending_number};
 pub use tensor::{pending, tensor};
 
 pub(crate) use super::file::Bytes;
@@ -83,7 +83,7 @@ impl Onnx {
                 return Err(Error::format(0, "the names of its tensors take more than 16 times its bytes"));
             }
             let Some(info) = tensor::info(unique, tensor)? else { return Ok(()) };
-            if tensor::pending_number(tensor).is_some() {
+            if pending_number(tensor).is_some() {
                 return Err(Error::format(0, "a key of external data that no file has").in_tensor(&info.name));
             }
             files.add(tensor).map_err(|error| error.in_tensor(&info.name))?;

@@ -37,7 +37,7 @@ pub fn pending(name: &str, element: ElementType, shape: &[usize], number: usize)
 }
 
 /// The number of a pending tensor.
-pub(super) fn pending_number(tensor: &TensorProto) -> Option<usize> {
+pub(crate) fn pending_number(tensor: &TensorProto) -> Option<usize> {
     let mark = tensor.external_data.first()?;
     if mark.key.as_deref() == Some(PENDING) { mark.value.as_deref()?.parse().ok() } else { None }
 }
