@@ -192,6 +192,7 @@ fn bytes_of(scales: &Scales) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compress::Pruning;
     use crate::format::{
         file::ElementType,
         onnx::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto},
@@ -230,7 +231,9 @@ mod tests {
             for recipe in
                 [Recipe::new().with_bits(bits).unwrap(), Recipe::new().with_bits(bits).unwrap().with_group(16).unwrap()]
             {
-                for recipe in [recipe.clone(), recipe.symmetric()] {
+                let share = recipe.clone().with_pruning(Pruning::sparsity(0.3).unwrap().globally());
+                let blocks = recipe.clone().with_pruning(Pruning::n_of_m(2, 4).unwrap());
+                for recipe in [recipe.clone(), recipe.symmetric(), share, blocks] {
                     let written = |chunk: usize| {
                         let report = run(&input, &output, &recipe, &|_| ControlFlow::Continue(()), chunk).unwrap();
                         assert!(
