@@ -1,5 +1,7 @@
 //! What is to be done to a model.
 
+#[cfg(feature = "rten")]
+use super::slimming::Slimming;
 use crate::error::{Error, Result};
 
 /// How quantized weights are written in an ONNX model.
@@ -28,6 +30,7 @@ pub enum Form {
 /// | `keep` | none | parts of names | tensors that stay as they are |
 /// | `only` | all | parts of names, or operators | tensors that are quantized at all |
 /// | `min_elements` | 1,024 | any | smaller tensors stay |
+/// | `slimming` | none | [`Slimming`](super::Slimming) | channels and blocks of an ONNX model that leave before it is quantized (feature `rten`) |
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub struct Recipe {
@@ -38,6 +41,8 @@ pub struct Recipe {
     keep: Vec<String>,
     only: Vec<String>,
     min_elements: usize,
+    #[cfg(feature = "rten")]
+    pub(super) slimming: Option<Slimming>,
 }
 
 impl Default for Recipe {
@@ -50,7 +55,17 @@ impl Recipe {
     /// All stays as it is.
     pub fn new() -> Self {
         let (keep, only) = (Vec::new(), Vec::new());
-        Self { bits: None, group: None, symmetric: false, form: Form::Auto, keep, only, min_elements: 1024 }
+        Self {
+            bits: None,
+            group: None,
+            symmetric: false,
+            form: Form::Auto,
+            keep,
+            only,
+            min_elements: 1024,
+            #[cfg(feature = "rten")]
+            slimming: None,
+        }
     }
 
     /// Codes of so many bits, with a scale and a zero point for each output channel.
@@ -78,6 +93,12 @@ impl Recipe {
     /// Without zero points.
     pub fn symmetric(self) -> Self {
         Self { symmetric: true, ..self }
+    }
+
+    /// Channels and blocks of an ONNX model leave, first of all. Other files have no graph to see them by: they are as they were.
+    #[cfg(feature = "rten")]
+    pub fn with_slimming(self, slimming: Slimming) -> Self {
+        Self { slimming: Some(slimming), ..self }
     }
 
     /// How an ONNX model has quantized weights.

@@ -42,6 +42,9 @@ impl TensorReport {
 pub struct Report {
     /// Its weights, in the order of the file.
     pub tensors: Vec<TensorReport>,
+    /// What slimming did, where it was asked for.
+    #[cfg(feature = "rten")]
+    pub slimmed: Option<super::slimming::SlimmedReport>,
     /// What else changed: a version of the operators, say.
     pub notes: Vec<String>,
     /// Length of the input in bytes, with the files its weights are in.
@@ -71,6 +74,10 @@ impl fmt::Display for Report {
                 short(tensor.max_abs),
                 short(tensor.bound),
             )?;
+        }
+        #[cfg(feature = "rten")]
+        if let Some(slimmed) = &self.slimmed {
+            write!(f, "\n{slimmed}")?;
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "\n{note}"))?;
         let ratio = self.bytes_before as f64 / self.bytes_after.max(1) as f64;

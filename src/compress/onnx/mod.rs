@@ -5,6 +5,8 @@ mod opset;
 mod rewrite;
 mod weights;
 
+#[cfg(feature = "rten")]
+use super::slimming::slim;
 use super::{
     encode::encode,
     recipe::Recipe,
@@ -51,7 +53,17 @@ fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: us
         check_paths(&path, &beside(output))?;
     }
     let external = read.is_external();
-    let rewrite::Rewritten { model, items, mut report } = rewrite::rewrite(read.inlined()?, recipe)?;
+    let model = read.inlined()?;
+    #[cfg(feature = "rten")]
+    let (model, slimmed) = match &recipe.slimming {
+        Some(slimming) => slim(model, slimming, watch).map(|(model, report)| (model, Some(report)))?,
+        None => (model, None),
+    };
+    let rewrite::Rewritten { model, items, mut report } = rewrite::rewrite(model, recipe)?;
+    #[cfg(feature = "rten")]
+    {
+        report.slimmed = slimmed;
+    }
     if read.unknown_bytes() > 0 {
         let note = "The input has {} bytes of fields that are not known here, or written in an unusual way; they are not in the output.";
         report.notes.push(note.replace("{}", &read.unknown_bytes().to_string()));

@@ -1,10 +1,12 @@
 //! ONNX models run in Rust, for verification and calibration.
 
+mod batch;
 mod decode;
 mod expand;
 mod inputs;
 mod session;
 
+pub(super) use batch::{resized, sizes};
 pub use inputs::{Feed, Inputs};
 pub(super) use inputs::{Spec, check};
 pub(super) use session::{Output, Session};
@@ -16,7 +18,7 @@ use crate::{
         file::TensorFile,
         onnx::{
             Onnx,
-            proto::{GraphProto, ModelProto},
+            proto::{GraphProto, ModelProto, ValueInfoProto},
         },
     },
 };
@@ -38,7 +40,11 @@ impl Model {
         if bytes > limit {
             return Err(Error::argument("bytes of the model in memory", bytes, "within the limit"));
         }
-        let mut model = read.inlined()?;
+        Ok(Self::new(read.inlined()?, bytes))
+    }
+
+    /// Of a model with all its elements, of so many bytes.
+    pub(super) fn new(mut model: ModelProto, bytes: u64) -> Self {
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
         if let Some(graph) = &mut model.graph {
             // An input with a value of its own need not be given.
@@ -47,7 +53,19 @@ impl Model {
             inputs = graph.input.iter().map(Spec::new).collect();
             outputs = graph.output.iter().filter_map(|output| output.name.clone()).collect();
         }
-        Ok(Self { model, bytes, inputs, outputs })
+        Self { model, bytes, inputs, outputs }
+    }
+
+    /// With more of its values as outputs, so that they can be asked for.
+    pub(super) fn with_outputs<'a>(mut self, names: impl IntoIterator<Item = &'a String>) -> Self {
+        let mut known: BTreeSet<String> = self.outputs.iter().cloned().collect();
+        let new = names.into_iter().filter(|name| known.insert((*name).clone()));
+        let output = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
+        let new: Vec<_> = new.map(output).collect();
+        if let Some(graph) = &mut self.model.graph {
+            graph.output.extend(new);
+        }
+        self
     }
 
     /// Makes it one that the runtime has all operators for, and loads it.
