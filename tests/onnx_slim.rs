@@ -206,7 +206,7 @@ impl Net {
         let w = self.rows(&[outs, ins, 3, 3], live);
         let b = bias.then(|| self.rows(&[outs], live));
         let input: Vec<&str> = [x, &w].into_iter().chain(b.as_deref()).collect();
-        self.add("Conv", &input, vec![integers("pads", &[1, 1, 1, 1])])
+        self.add("Conv", &input, vec![integers("pads", &[1, 1, 1, 1]), integers("strides", &[1, 1])])
     }
 
     fn dense(&mut self, x: &str, ins: usize, outs: usize, live: usize) -> String {

@@ -81,7 +81,8 @@ fn blocks(read: &Read<'_>, shapes: &Shapes) -> Vec<Block> {
         let shape = |name: &str| shapes.exact(name).filter(|shape| !shape.is_empty());
         let Some(to) = node.output.first().filter(|to| shape(to).is_some()) else { continue };
         for (from, branch) in [(&node.input[0], &node.input[1]), (&node.input[1], &node.input[0])] {
-            if shape(from) == shape(to)
+            if !read.is_input(from)
+                && shape(from) == shape(to)
                 && shape(branch) == shape(to)
                 && from != branch
                 && is_branch(read, index, from, branch)

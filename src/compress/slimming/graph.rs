@@ -117,6 +117,10 @@ impl<'a> Read<'a> {
         self.outputs.contains(name)
     }
 
+    pub(super) fn is_input(&self, name: &str) -> bool {
+        self.graph.input.iter().any(|input| input.name.as_deref() == Some(name))
+    }
+
     pub(super) fn is_constant(&self, name: &str) -> bool {
         self.constants.contains_key(name)
     }
@@ -154,6 +158,11 @@ impl<'a> Read<'a> {
             [reader] if !self.outputs.contains(name) => Some(reader),
             _ => None,
         }
+    }
+
+    /// The shape of a constant.
+    pub(super) fn dims(&self, name: &str) -> Option<Vec<usize>> {
+        self.constants.get(name)?.dims.iter().map(|&size| usize::try_from(size).ok()).collect()
     }
 
     /// A constant of `f32`.

@@ -120,12 +120,16 @@ impl Lower<'_> {
         if let Some(bias) = &bias {
             dense = dense.with_bias(bias);
         }
+        let (given, channels) = self.layout(x);
         let x = self.add(out, dense, &[x])?;
         self.set(out, x)?;
         self.patches.push(Patch::Bias { from: out.into(), place });
-        let input = input(node, 0).unwrap_or_default().to_string();
-        let (from, output) = (out.to_string(), out.to_string());
-        self.sites.push(Site { from, input, output, weight, bias, window: None, inputs_first });
+        // Where other channels pass by, it mixes none of them.
+        if channels == Some(given.len() - 1) {
+            let input = input(node, 0).unwrap_or_default().to_string();
+            let (from, output) = (out.to_string(), out.to_string());
+            self.sites.push(Site { from, input, output, weight, bias, window: None, inputs_first });
+        }
         Ok(())
     }
 

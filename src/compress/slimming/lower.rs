@@ -112,6 +112,9 @@ pub(super) struct Weight {
     pub(super) root: Option<String>,
 }
 
+/// The version of the operators that has `Where`.
+pub(super) const WHERE: i64 = 9;
+
 /// The work on a graph.
 pub(super) struct Lower<'a> {
     pub(super) read: &'a Read<'a>,
@@ -189,7 +192,7 @@ pub(super) fn lower(read: &Read<'_>, shapes: &Shapes) -> Result<Lowering> {
     for (index, node) in read.graph.node.iter().enumerate() {
         if work.is_static(index, node) {
             work.keep_static(node);
-        } else if operator(node) == "Shape" {
+        } else if operator(node) == "Shape" && read.opset >= WHERE {
             work.statics.extend(node.output.first().cloned());
             if let Some(of) = input(node, 0).filter(|name| work.values.contains_key(*name)) {
                 work.patches.push(Patch::Shape { node: index, of: of.into() });
@@ -270,9 +273,9 @@ impl Lower<'_> {
         if let Some(&value) = self.values.get(name) {
             return Ok(value);
         }
-        let shape = match self.constant(name) {
-            Some(numbers) if numbers.shape.is_empty() => vec![1],
-            Some(numbers) => numbers.shape,
+        let shape = match self.read.dims(name) {
+            Some(shape) if shape.is_empty() => vec![1],
+            Some(shape) => shape,
             None => self.shape(name)?,
         };
         let axis = self.axis_of_readers(name, shape.len());

@@ -3,7 +3,7 @@
 use super::{
     graph::{Numbers, axis, input, integer, operator, sizes, text},
     linear::window,
-    lower::{Lower, Lowered, Patch, output},
+    lower::{Lower, Lowered, Patch, WHERE, output},
 };
 use crate::{
     compress::onnx::nodes::attribute,
@@ -15,6 +15,9 @@ impl Lower<'_> {
     pub(super) fn reshape(&mut self, index: usize, node: &NodeProto) -> Lowered {
         if integer(node, "allowzero", 0) != 0 {
             return Err("with sizes of 0".into());
+        }
+        if self.read.opset < WHERE && input(node, 1).is_some_and(|name| !self.read.is_constant(name)) {
+            return Err("to a shape that is computed, by old operators".into());
         }
         let x = self.data(node)?;
         let expected = self.shape(output(node)?)?;

@@ -47,6 +47,10 @@ impl Refit<'_> {
         let mut repaired = Vec::new();
         for site in &self.lowering.sites {
             step(watch, &site.output)?;
+            // What reads the model's inputs gives what it gave.
+            if self.read.is_input(&site.input) {
+                continue;
+            }
             let kept = self.kept(&site.output);
             let (Some(weight), Some(kept)) = (self.owned(&site.weight), kept) else { continue };
             let bias = self.bias(site);

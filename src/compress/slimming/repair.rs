@@ -68,7 +68,10 @@ impl Fit {
         let axis = if site.window.is_some() { 1 } else { now.shape.len().saturating_sub(1) };
         let (width, now) = rows(now, axis);
         let (all, was) = rows(was, axis);
-        let fits = width == self.outputs && kept.len() == width && now.len() / width.max(1) == was.len() / all.max(1);
+        let fits = width == self.outputs
+            && kept.len() == width
+            && kept.iter().all(|&at| at < all)
+            && now.len() / width.max(1) == was.len() / all.max(1);
         if !fits {
             return Err(Error::shape("outputs of the slim model", &[kept.len()], &[width]));
         }
