@@ -6,7 +6,7 @@ use super::{
     shapes::Shapes,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     format::onnx::proto::NodeProto,
     slim::{Activation, Builder, Input, Node, Opaque, Parameter, Reshape, Topology, Value},
     tensor::{TensorRef, view::checked_volume},
@@ -135,6 +135,8 @@ pub(super) struct Lower<'a> {
     /// Values of the shape of another.
     pub(super) aliases: BTreeMap<String, String>,
     count: usize,
+    /// A weight that is none.
+    failure: Option<Error>,
 }
 
 /// A graph's topology, with its tensors.
@@ -181,6 +183,7 @@ pub(super) fn lower(read: &Read<'_>, shapes: &Shapes) -> Result<Lowering> {
         merged: BTreeSet::new(),
         aliases: BTreeMap::new(),
         count: 0,
+        failure: None,
     };
     for name in read.graph.input.iter().filter_map(|input| input.name.as_deref()) {
         if let Some(shape) = shapes.shape(name).filter(|_| !read.is_constant(name)) {
@@ -202,6 +205,9 @@ pub(super) fn lower(read: &Read<'_>, shapes: &Shapes) -> Result<Lowering> {
         {
             work.opaque(index, node, reason)?;
         }
+    }
+    if let Some(failure) = work.failure {
+        return Err(failure);
     }
     for name in read.graph.output.iter().filter_map(|output| output.name.as_deref()) {
         if let Some(&value) = work.values.get(name) {
@@ -321,6 +327,10 @@ impl Lower<'_> {
             return Err(format!("`{name}` is moved, and of shape {:?}, not {shape:?}", numbers.shape));
         }
         let root = self.read.root(&name).to_string();
+        if let Some(at) = numbers.values.iter().position(|x| !x.is_finite()) {
+            let error = Error::non_finite("weights", at, numbers.values[at].into()).in_tensor(&root);
+            self.failure.get_or_insert(error);
+        }
         let key = (root.clone(), shape.to_vec());
         let tensor = match self.keys.get(&key) {
             Some(tensor) => tensor.clone(),
@@ -351,6 +361,10 @@ impl Lower<'_> {
         let output = self.read.graph.node[node].output.first().cloned().unwrap_or_default();
         let name = input(&self.read.graph.node[node], index).ok_or("without an operand")?.to_string();
         let numbers = self.constant(&name).ok_or_else(|| format!("`{name}` is no constant of 32-bit numbers"))?;
+        // A mask of infinities is no weight.
+        if numbers.values.iter().any(|x| !x.is_finite()) {
+            return Err(format!("`{name}` holds a NaN or an infinity"));
+        }
         let missing = rank.checked_sub(numbers.shape.len()).ok_or("of more axes than its output")?;
         let full = [vec![1; missing], numbers.shape].concat();
         let tensor = self.tensor(node, index, &full)?;

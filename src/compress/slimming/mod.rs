@@ -33,9 +33,10 @@ use crate::{
 #[non_exhaustive]
 pub enum Ranking {
     /// Norms of weights: [`Importance::of`](crate::slim::Importance::of).
-    #[default]
     Magnitude,
-    /// What its going, for its mean, changes in the outputs of the layers that read it: `‖w‖² var(x)`, over each such layer's outputs.
+    /// What its going, for its mean, changes in the outputs of the layers that read it: `‖w‖² var(x)`, over each such layer's outputs. Channels that no
+    /// product or convolution reads are ranked by [`Magnitude`](Self::Magnitude).
+    #[default]
     Variance,
     /// The same where the channels that stay make up for it as well as they can: `‖w‖² / (C⁻¹)ᵢᵢ`, `C` the covariance of the channels, one
     /// channel after another, each time by what is left (Optimal Brain Surgeon on channels, as ZipLM, arXiv:2302.04089, and
@@ -58,7 +59,7 @@ enum Target {
 /// | share | | 0 to 1 | what leaves: of each group ([`ratio`](Self::ratio)), or of all weights ([`params`](Self::params)) |
 /// | `inputs` | | | calibration inputs: the model runs on them |
 /// | `multiple` | 1 | 1 and more | as many channels of each group as a multiple of this, or all |
-/// | `ranking` | [`Ranking::Magnitude`] | | which channels leave |
+/// | `ranking` | [`Ranking::Variance`] | | which channels leave |
 /// | `blocks` | 0 | any | residual blocks that leave first, those that change least |
 /// | `repair` | off | | layers are fitted again by least squares |
 ///

@@ -9,6 +9,7 @@ use crate::{error::Result, slim::Importance};
 use std::collections::BTreeMap;
 
 /// Channels of a value that moments are gathered of.
+#[cfg(feature = "linalg")]
 pub(super) const MOST: usize = 1024;
 
 /// A layer that reads the channels of a group.

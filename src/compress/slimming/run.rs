@@ -7,7 +7,7 @@ use super::{
     blocks,
     graph::Read,
     lower::{Lowering, lower},
-    ranking::{MOST, importance},
+    ranking::importance,
     report::SlimmedReport,
     runner,
     shapes::Shapes,
@@ -117,7 +117,11 @@ fn plan(model: &ModelProto, lowering: &Lowering, slimming: &Slimming, samples: &
             values.insert(site.input.clone(), axis);
         }
     }
-    let most = if slimming.ranking == super::Ranking::default() { 0 } else { MOST };
+    let most = match slimming.ranking {
+        #[cfg(feature = "linalg")]
+        super::Ranking::Reconstruction => super::ranking::MOST,
+        _ => 0,
+    };
     let names: Vec<String> = values.keys().cloned().collect();
     let session = runner::load("the model", model, &names, slimming.inputs.limit)?;
     let stats = gather(&session, samples, &values, most)?;
