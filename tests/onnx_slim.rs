@@ -329,6 +329,102 @@ fn channels_that_are_zero_leave_without_a_trace() {
     }
 }
 
+/// Products with a bias apart, the error function as exporters write it, a recurrent layer in both directions, a computed shape.
+fn sequence_net() -> ModelProto {
+    let mut net = Net { numbers: Numbers(5), nodes: vec![], tensors: vec![], count: 0 };
+    // Weights of shape (inputs, outputs).
+    let columns = |net: &mut Net, shape: [usize; 2], all: bool| {
+        let name = format!("w{}", net.tensors.len());
+        let mut values = net.numbers.list(shape[0] * shape[1]);
+        values.iter_mut().enumerate().for_each(|(i, x)| *x = if !all && i % shape[1] % 2 == 1 { 0.0 } else { *x });
+        net.tensors.push(f32s(&name, &shape, &values));
+        name
+    };
+    let scalar = |net: &mut Net, x: f32| {
+        let name = format!("w{}", net.tensors.len());
+        net.tensors.push(f32s(&name, &[], &[x]));
+        name
+    };
+    let (w, b) = (columns(&mut net, [6, 8], false), net.rows(&[8], 4));
+    let x = net.add("MatMul", &["x", &w], vec![]);
+    let x = net.add("Add", &[&b, &x], vec![]);
+    let (root, one, half) = (scalar(&mut net, 2f32.sqrt()), scalar(&mut net, 1.0), scalar(&mut net, 0.5));
+    let y = net.add("Div", &[&x, &root], vec![]);
+    let y = net.add("Erf", &[&y], vec![]);
+    let y = net.add("Add", &[&y, &one], vec![]);
+    let y = net.add("Mul", &[&x, &y], vec![]);
+    let y = net.add("Mul", &[&y, &half], vec![]);
+    let y = net.add("Transpose", &[&y], vec![integers("perm", &[1, 0, 2])]);
+    // Gates of 4 units, of which two are 0, in each direction.
+    let gates = |net: &mut Net, inner: usize| {
+        let name = format!("w{}", net.tensors.len());
+        let mut values = net.numbers.list(2 * 16 * inner);
+        values.iter_mut().enumerate().for_each(|(i, x)| *x = if i / inner % 2 == 1 { 0.0 } else { *x });
+        net.tensors.push(f32s(&name, &[2, 16, inner], &values));
+        name
+    };
+    let (w, r) = (gates(&mut net, 8), gates(&mut net, 4));
+    let b = {
+        let name = format!("w{}", net.tensors.len());
+        let mut values = net.numbers.list(64);
+        values.iter_mut().enumerate().for_each(|(i, x)| *x = if i % 2 == 1 { 0.0 } else { *x });
+        net.tensors.push(f32s(&name, &[2, 32], &values));
+        name
+    };
+    let direction = AttributeProto {
+        name: Some("direction".into()),
+        s: Some(b"bidirectional".to_vec().into()),
+        r#type: Some(3),
+        ..Default::default()
+    };
+    let all = net.name();
+    net.nodes.push(node("LSTM", &[&y, &w, &r, &b], &all, vec![direction, integer("hidden_size", 4)]));
+    let y = net.add("Transpose", &[&all], vec![integers("perm", &[0, 2, 1, 3])]);
+    // (steps, batch, 2, 4) to (steps, batch, 8), by the shape that it has.
+    let shape = net.add("Shape", &[&y], vec![]);
+    let (two, three) = (net.list(&[2]), net.list(&[3]));
+    let first = net.list(&[0, 1]);
+    let sides = net.add("Gather", &[&shape, &two], vec![]);
+    let units = net.add("Gather", &[&shape, &three], vec![]);
+    let width = net.add("Mul", &[&sides, &units], vec![]);
+    let outer = net.add("Gather", &[&shape, &first], vec![]);
+    let shape = net.add("Concat", &[&outer, &width], vec![integer("axis", 0)]);
+    let y = net.add("Reshape", &[&y, &shape], vec![]);
+    let w = columns(&mut net, [8, 5], true);
+    net.nodes.push(node("MatMul", &[&y, &w], "y", vec![]));
+    model(
+        13,
+        GraphProto {
+            node: net.nodes,
+            name: Some("g".into()),
+            initializer: net.tensors,
+            input: vec![value("x", &[0, 4, 6])],
+            output: vec![value("y", &[4, 0, 5])],
+            ..Default::default()
+        },
+    )
+}
+
+#[test]
+fn sequences_are_slimmed_too() {
+    let folder = Folder::new("sequence");
+    let input = folder.write(&sequence_net());
+    let slimming = Slimming::ratio(0.5, Inputs::random(1).with_batch(2)).unwrap();
+    let (slimmed, _) = folder.slim(&input, slimming).unwrap();
+    let verification = compress::verify(&input, folder.out(), &Inputs::random(2).with_batch(5)).unwrap();
+    assert!(verification.max_relative() < 1e-5, "{verification}\n{slimmed}");
+    assert!(slimmed.frozen.is_empty() && slimmed.share() < 0.45, "{}\n{slimmed}", slimmed.share());
+    let read = Onnx::open(folder.out()).unwrap();
+    let graph = read.model().graph.as_ref().unwrap();
+    let dims = |name: &str| {
+        let tensor = graph.initializer.iter().find(|tensor| tensor.name.as_deref() == Some(name));
+        tensor.map(|tensor| tensor.dims.clone()).unwrap_or_default()
+    };
+    let lstm = graph.node.iter().find(|node| node.op_type.as_deref() == Some("LSTM")).unwrap();
+    let sizes: Vec<_> = lstm.input[1..4].iter().map(|name| dims(name)).collect();
+    assert_eq!(sizes, [vec![2, 8, 4], vec![2, 8, 2], vec![2, 16]]);
+}
+
 fn halved(slimming: Slimming) -> (SlimmedReport, usize) {
     let folder = Folder::new(&format!("digits-{:?}", std::thread::current().id()));
     let (slimmed, _) = folder.slim(Path::new(RESCNN), slimming).unwrap();

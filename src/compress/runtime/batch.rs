@@ -44,11 +44,10 @@ pub(in crate::compress) fn resized(
 }
 
 fn gathered<T: Copy>(values: &mut Vec<T>, size: usize, inner: usize, new: usize) {
-    if size * inner > 0 {
-        let row = |outer: usize, i: usize| (outer * size + i % size) * inner;
-        let rows = (0..values.len() / (size * inner)).flat_map(|outer| (0..new).map(move |i| row(outer, i)));
-        *values = rows.flat_map(|start| values[start..start + inner].iter().copied()).collect();
-    }
+    let Some(outers) = values.len().checked_div(size * inner) else { return };
+    let row = |outer: usize, i: usize| (outer * size + i % size) * inner;
+    let rows = (0..outers).flat_map(|outer| (0..new).map(move |i| row(outer, i)));
+    *values = rows.flat_map(|start| values[start..start + inner].iter().copied()).collect();
 }
 
 impl Feed {

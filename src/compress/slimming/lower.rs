@@ -439,7 +439,7 @@ impl Lower<'_> {
             node.input.iter().map(String::as_str).chain(self.read.implicit(index).iter().copied()).collect();
         let inputs: Vec<Value> = names.iter().filter_map(|name| self.values.get(*name).copied()).collect();
         let free = inputs.iter().any(|&value| !self.builder.is_frozen(value));
-        if free || reason_matters(&reason) {
+        if free || matches!(operator(node), "Conv" | "ConvTranspose" | "Gemm" | "LSTM" | "GRU" | "RNN") {
             let operator = node.op_type.clone().unwrap_or_default();
             self.frozen.push(FrozenNode { node: called(node), operator, reason });
         }
@@ -463,11 +463,6 @@ impl Lower<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether a node that reads no channel that could go would be understood but for this.
-fn reason_matters(reason: &str) -> bool {
-    reason.contains("no constant of 32-bit numbers") || reason.contains("its batch cannot be one")
 }
 
 /// The name of the first output.

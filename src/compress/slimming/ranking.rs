@@ -8,6 +8,8 @@ use super::{
 use crate::{error::Result, slim::Importance};
 use std::collections::BTreeMap;
 
+/// What a channel's magnitude adds to its score: of those that never moved, the ones that cannot leave first.
+const TIE: f64 = 1e-9;
 /// Channels of a value that moments are gathered of.
 #[cfg(feature = "linalg")]
 pub(super) const MOST: usize = 1024;
@@ -42,24 +44,23 @@ pub(super) fn importance(lowering: &Lowering, stats: &BTreeMap<String, Stats>, r
         }
     }
     let score = |(group, readers): (usize, &Vec<Reader<'_>>)| {
-        let size = groups[group].size;
         if readers.is_empty() || groups[group].frozen.is_some() {
             return magnitude.scores()[group].clone();
         }
+        let least: Vec<f64> = magnitude.scores()[group].iter().map(|score| score * TIE).collect();
         #[cfg(feature = "linalg")]
         if ranking == Ranking::Reconstruction
-            && let Some(scores) = reconstruction::scores(size, readers)
+            && let Some(scores) = reconstruction::scores(readers, &least)
         {
             return scores;
         }
-        variance(size, readers)
+        variance(least, readers)
     };
     Importance::new(&lowering.topology, readers.iter().enumerate().map(score).collect())
 }
 
 /// What each channel's variance adds to the outputs of its readers.
-fn variance(size: usize, readers: &[Reader<'_>]) -> Vec<f64> {
-    let mut scores = vec![0.0; size];
+fn variance(mut scores: Vec<f64>, readers: &[Reader<'_>]) -> Vec<f64> {
     for reader in readers {
         for ((&place, column), &index) in reader.places.iter().zip(&reader.columns).zip(&reader.indices) {
             let variance = reader.stats.variance.get(index).copied().unwrap_or(0.0);
@@ -138,7 +139,8 @@ mod reconstruction {
     }
 
     /// Scores by the order of elimination; `None` where a channel has several indices, or there is too much of it.
-    pub(super) fn scores(size: usize, readers: &[Reader<'_>]) -> Option<Vec<f64>> {
+    pub(super) fn scores(readers: &[Reader<'_>], least: &[f64]) -> Option<Vec<f64>> {
+        let size = least.len();
         let mut works = Vec::new();
         for reader in readers {
             works.push(Work::new(size, reader)?);
@@ -149,15 +151,15 @@ mod reconstruction {
         }
         let mut scores = vec![0.0; size];
         let mut left: Vec<usize> = (0..size).collect();
-        let mut least = 0.0f64;
+        let mut highest = 0.0f64;
         while !left.is_empty() {
-            let cost = |place: usize| works.iter().map(|work| work.cost(place)).sum::<f64>();
+            let cost = |place: usize| works.iter().map(|work| work.cost(place)).sum::<f64>() + least[place];
             let costs: Vec<f64> = left.iter().map(|&place| cost(place)).collect();
             let first = (0..left.len()).min_by(|&a, &b| costs[a].total_cmp(&costs[b]).then(b.cmp(&a)))?;
             // A channel is not worth less than those that went before it.
-            least = least.max(costs[first]).min(f64::MAX);
+            highest = highest.max(costs[first]).min(f64::MAX);
             let place = left.remove(first);
-            scores[place] = least * (1.0 + 1e-9 * (size - left.len()) as f64);
+            scores[place] = highest * (1.0 + 1e-9 * (size - left.len()) as f64);
             works.iter_mut().for_each(|work| work.eliminate(place));
         }
         Some(scores)
