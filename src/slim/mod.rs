@@ -30,5 +30,4 @@ pub use rules::{
     Opaque, PRelu, Parameter, Pool, Recurrent, Reshape, RmsNorm, Slice, Transpose,
 };
 pub use tensor::{Tensor, views};
-pub(crate) use topology::Place;
 pub use topology::{Builder, Group, Member, Role, Topology, Value};

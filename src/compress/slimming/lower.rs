@@ -80,6 +80,7 @@ pub(super) enum Patch {
 
 /// A layer that reads channels by weights.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "linalg"), allow(dead_code, reason = "fits of this feature read them"))]
 pub(super) struct Site {
     /// Its node here.
     pub(super) from: String,
@@ -357,7 +358,7 @@ impl Lower<'_> {
     /// A constant operand as a value: its channels are on the axis of `with`'s, when both are broadcast to `rank` axes.
     pub(super) fn operand(&mut self, node: usize, index: usize, with: Value, rank: usize) -> Lowered<Value> {
         let (shape, axis) = self.layout(with);
-        let axis = axis.ok_or("beside unknown channels")? + rank - shape.len();
+        let axis = axis.and_then(|axis| (axis + rank).checked_sub(shape.len())).ok_or("beside unknown channels")?;
         let output = self.read.graph.node[node].output.first().cloned().unwrap_or_default();
         let name = input(&self.read.graph.node[node], index).ok_or("without an operand")?.to_string();
         let numbers = self.constant(&name).ok_or_else(|| format!("`{name}` is no constant of 32-bit numbers"))?;

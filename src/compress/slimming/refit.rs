@@ -92,10 +92,10 @@ impl Refit<'_> {
     fn kept(&self, value: &str) -> Option<Vec<usize>> {
         let (_, places) = self.lowering.topology.channels(value)?;
         let groups = self.plan.groups();
-        let stays = |(index, place): (usize, &crate::slim::Place)| {
-            groups.get(place.group).is_some_and(|group| group.kept.binary_search(&place.at).is_ok()).then_some(index)
-        };
-        Some(places.iter().enumerate().filter_map(stays).collect())
+        let indices = places.iter().enumerate().filter(|(_, place)| {
+            groups.get(place.group).is_some_and(|group| group.kept.binary_search(&place.at).is_ok())
+        });
+        Some(indices.map(|(index, _)| index).collect())
     }
 
     /// The name in the slim model of a tensor that one layer alone has.

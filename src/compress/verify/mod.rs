@@ -27,7 +27,7 @@ use std::path::Path;
 /// ```
 ///
 /// # Errors
-/// As [`Onnx::open`]; [`Argument`](crate::ErrorKind::Argument) for a model beyond the limit, for inputs that are missing, unknown or of
+/// As [`Onnx::open`](crate::format::onnx::Onnx::open); [`Argument`](crate::ErrorKind::Argument) for a model beyond the limit, for inputs that are missing, unknown or of
 /// another type, and for models with other outputs; [`Shape`](crate::ErrorKind::Shape) for inputs and outputs of other shapes;
 /// [`Runtime`](crate::ErrorKind::Runtime), with the runtime's words, when it cannot load or run a model, or panics.
 pub fn verify(original: impl AsRef<Path>, compressed: impl AsRef<Path>, inputs: &Inputs) -> Result<Verification> {

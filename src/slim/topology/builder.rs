@@ -155,11 +155,13 @@ impl Builder {
     }
 
     /// The shape of a value, and the axis of its channels.
+    #[cfg(feature = "rten")]
     pub(crate) fn layout(&self, value: Value) -> (&[usize], Option<usize>) {
         self.nodes.get(value.0).map_or((&[], None), |entry| (&entry.layout.shape[..], entry.layout.axis()))
     }
 
     /// Whether no channel of a value may go.
+    #[cfg(feature = "rten")]
     pub(crate) fn is_frozen(&mut self, value: Value) -> bool {
         let atoms = self.nodes.get(value.0).map_or(&[][..], |entry| entry.layout.atoms());
         atoms.iter().all(|&atom| {

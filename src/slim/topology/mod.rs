@@ -124,6 +124,7 @@ impl Topology {
     }
 
     /// The axis of the channels of a node's output, and for each index along it its group and its place there.
+    #[cfg(feature = "rten")]
     pub(crate) fn channels(&self, node: &str) -> Option<(usize, Vec<Place>)> {
         let layout = &self.0.nodes[*self.0.node_names.get(node)?].layout;
         Some((layout.axis()?, layout.atoms().iter().map(|&atom| self.0.places[atom]).collect()))
