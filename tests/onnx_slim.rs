@@ -425,6 +425,70 @@ fn sequences_are_slimmed_too() {
     assert_eq!(sizes, [vec![2, 8, 4], vec![2, 8, 2], vec![2, 16]]);
 }
 
+/// Two layers twice, by the same weights; then one whose weights callers may replace, and one that is as wide.
+fn shared_net() -> ModelProto {
+    let mut net = Net { numbers: Numbers(9), nodes: vec![], tensors: vec![], count: 0 };
+    let wide = net.rows(&[8, 6], 4);
+    let narrow = net.rows(&[6, 8], 6);
+    let again = net.add("Identity", &[&wide], vec![]);
+    let mut x = "x".to_string();
+    for name in [&wide, &again] {
+        let y = net.add("Gemm", &[&x, name], vec![integer("transB", 1)]);
+        let y = net.add("Relu", &[&y], vec![]);
+        x = net.add("Gemm", &[&y, &narrow], vec![integer("transB", 1)]);
+    }
+    let given = net.rows(&[8, 6], 4);
+    let y = net.add("Gemm", &[&x, &given], vec![integer("transB", 1)]);
+    let w = net.rows(&[5, 8], 5);
+    net.nodes.push(node("Gemm", &[&y, &w], "y", vec![integer("transB", 1)]));
+    let input = vec![value("x", &[0, 6]), value(&given, &[8, 6])];
+    model(
+        13,
+        GraphProto {
+            node: net.nodes,
+            name: Some("g".into()),
+            initializer: net.tensors,
+            input,
+            output: vec![value("y", &[0, 5])],
+            ..Default::default()
+        },
+    )
+}
+
+#[test]
+fn shared_weights_stay_shared_and_those_of_callers_whole() {
+    let folder = Folder::new("shared");
+    let input = folder.write(&shared_net());
+    let slimming = Slimming::ratio(0.5, Inputs::random(1).with_batch(4)).unwrap();
+    let (slimmed, _) = folder.slim(&input, slimming).unwrap();
+    let verification = compress::verify(&input, folder.out(), &Inputs::random(2).with_batch(3)).unwrap();
+    assert!(verification.max_relative() < 1e-5, "{verification}\n{slimmed}");
+    let read = Onnx::open(folder.out()).unwrap();
+    let graph = read.model().graph.as_ref().unwrap();
+    let dims: Vec<_> = graph.initializer.iter().map(|t| (t.name.clone().unwrap(), t.dims.clone())).collect();
+    let of = |name: &str, dims: [i64; 2]| (name.to_string(), dims.to_vec());
+    assert_eq!(dims, [of("w0", [4, 6]), of("w1", [6, 4]), of("w2", [8, 6]), of("w3", [5, 8])]);
+    assert_eq!(graph.input.len(), 2);
+    let [frozen] = &slimmed.frozen[..] else { panic!("{slimmed}") };
+    assert!(frozen.operator == "Gemm" && frozen.reason.contains("w2"), "{frozen:?}");
+}
+
+#[test]
+fn a_slim_model_is_quantized_and_its_widths_are_multiples() {
+    let (pixels, _) = digits(false);
+    let folder = Folder::new("quantized");
+    let slimming = Slimming::ratio(0.5, images(&pixels)).unwrap().with_multiple(8).unwrap();
+    let recipe = Recipe::new().with_slimming(slimming).with_bits(8).unwrap();
+    let report = compress::onnx(RESCNN, folder.out(), &recipe, &|_| ControlFlow::Continue(())).unwrap();
+    let slimmed = report.slimmed.as_ref().unwrap();
+    let widths: Vec<_> = slimmed.groups.iter().map(|group| (group.before, group.after)).collect();
+    assert_eq!(widths, [(16, 8), (16, 8), (32, 16), (32, 16), (10, 10)]);
+    assert!(report.tensors.iter().any(|tensor| tensor.outcome.is_ok()), "{report}");
+    // The codes cost little beside what slimming did.
+    let verification = compress::verify(RESCNN, folder.out(), &images(&pixels)).unwrap();
+    assert!((verification.max_relative() - slimmed.outputs[0].relative).abs() < 0.02, "{verification}\n{slimmed}");
+}
+
 fn halved(slimming: Slimming) -> (SlimmedReport, usize) {
     let folder = Folder::new(&format!("digits-{:?}", std::thread::current().id()));
     let (slimmed, _) = folder.slim(Path::new(RESCNN), slimming).unwrap();
