@@ -25,7 +25,7 @@ struct Block {
 /// Leaves out the block of the least influence, where there is one: the value it gave, and its influence.
 ///
 /// # Errors
-/// Those of running the model; [`NonFinite`](crate::ErrorKind::NonFinite) where a value of a block is not finite.
+/// Those of running the model.
 pub(super) fn drop_least(
     model: &mut ModelProto,
     shapes: &Shapes,
@@ -45,12 +45,14 @@ pub(super) fn drop_least(
         let find = |name: &String| names.iter().position(|other| other == name).and_then(|at| values.get(at));
         for (block, sum) in blocks.iter().zip(&mut sums) {
             if let (Some(from), Some(to)) = (find(&block.from), find(&block.to)) {
-                let influence = block_influence(vectors(from)?, vectors(to)?);
-                *sum += influence.map_err(|error| error.in_tensor(&block.to))? / samples.len() as f64;
+                // Infinities, as masks are, are no vectors.
+                let influence = block_influence(vectors(from)?, vectors(to)?).unwrap_or(f64::INFINITY);
+                *sum += influence / samples.len() as f64;
             }
         }
     }
-    let Some(least) = (0..blocks.len()).min_by(|&a, &b| sums[a].total_cmp(&sums[b]).then(a.cmp(&b))) else {
+    let finite = (0..blocks.len()).filter(|&at| sums[at].is_finite());
+    let Some(least) = finite.min_by(|&a, &b| sums[a].total_cmp(&sums[b]).then(a.cmp(&b))) else {
         return Ok(None);
     };
     let block = &blocks[least];

@@ -328,7 +328,8 @@ impl Lower<'_> {
             return Err(format!("`{name}` is moved, and of shape {:?}, not {shape:?}", numbers.shape));
         }
         let root = self.read.root(&name).to_string();
-        if let Some(at) = numbers.values.iter().position(|x| !x.is_finite()) {
+        // A table may have infinities, as masks are; then it stays.
+        if let Some(at) = numbers.values.iter().position(|x| x.is_nan()) {
             let error = Error::non_finite("weights", at, numbers.values[at].into()).in_tensor(&root);
             self.failure.get_or_insert(error);
         }
