@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("prune", &["linalg", "traits", "tensor", "kernel", "element", "error", "prune"]),
     ("sparse", &["traits", "tensor", "kernel", "element", "error", "sparse"]),
     ("slim", &["optim", "quant", "prune", "traits", "tensor", "kernel", "element", "error", "slim"]),
-    ("compress", &["format", "quant", "traits", "tensor", "kernel", "element", "error", "compress"]),
+    ("compress", &["format", "slim", "linalg", "quant", "traits", "tensor", "kernel", "element", "error", "compress"]),
     ("format", &["map", "slim", "optim", "quant", "prune", "traits", "tensor", "kernel", "element", "error", "format"]),
 ];
 

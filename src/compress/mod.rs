@@ -36,6 +36,8 @@ mod run;
 mod runtime;
 #[cfg(feature = "safetensors")]
 mod safetensors;
+#[cfg(feature = "rten")]
+mod slimming;
 mod source;
 #[cfg(any(feature = "safetensors", feature = "gguf"))]
 mod tensors;
@@ -59,5 +61,7 @@ pub use run::{Progress, Stage};
 pub use runtime::{Feed, Inputs, Runtime};
 #[cfg(feature = "safetensors")]
 pub use safetensors::quantize as safetensors;
+#[cfg(feature = "rten")]
+pub use slimming::{FrozenNode, Ranking, RepairedLayer, SlimmedReport, Slimming};
 #[cfg(feature = "rten")]
 pub use verify::{Changed, OutputReport, Verification, verify};

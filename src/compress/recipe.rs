@@ -1,5 +1,7 @@
 //! What is to be done to a model.
 
+#[cfg(feature = "rten")]
+use super::slimming::Slimming;
 use super::{activations::Activations, budget::Budget, pruning::Pruning};
 use crate::error::{Error, Result};
 
@@ -33,6 +35,7 @@ pub enum Form {
 /// | `keep` | none | parts of names | tensors that stay as they are |
 /// | `only` | all | parts of names, or operators | tensors that are changed at all |
 /// | `min_elements` | 1,024 | any | smaller tensors stay |
+/// | `slimming` | none | [`Slimming`](super::Slimming) | channels and blocks of an ONNX model that leave before it is quantized (feature `rten`) |
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub struct Recipe {
@@ -47,6 +50,8 @@ pub struct Recipe {
     keep: Vec<String>,
     only: Vec<String>,
     min_elements: usize,
+    #[cfg(feature = "rten")]
+    pub(super) slimming: Option<Slimming>,
 }
 
 impl Default for Recipe {
@@ -71,6 +76,8 @@ impl Recipe {
             keep,
             only,
             min_elements: 1024,
+            #[cfg(feature = "rten")]
+            slimming: None,
         }
     }
 
@@ -99,6 +106,12 @@ impl Recipe {
     /// Without zero points.
     pub fn symmetric(self) -> Self {
         Self { symmetric: true, ..self }
+    }
+
+    /// Channels and blocks of an ONNX model leave, first of all. Other files have no graph to see them by: they are as they were.
+    #[cfg(feature = "rten")]
+    pub fn with_slimming(self, slimming: Slimming) -> Self {
+        Self { slimming: Some(slimming), ..self }
     }
 
     /// How an ONNX model has quantized weights.

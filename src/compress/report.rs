@@ -97,6 +97,9 @@ pub struct Report {
     pub tensors: Vec<TensorReport>,
     /// Its activations that became codes.
     pub activations: Vec<ActivationReport>,
+    /// What slimming did, where it was asked for.
+    #[cfg(feature = "rten")]
+    pub slimmed: Option<super::slimming::SlimmedReport>,
     /// What else changed: a version of the operators, say.
     pub notes: Vec<String>,
     /// Length of the input in bytes, with the files its weights are in.
@@ -168,6 +171,10 @@ impl fmt::Display for Report {
                 None => write!(f, "| – | – | – | – ")?,
             }
             writeln!(f, "| {method} |")?;
+        }
+        #[cfg(feature = "rten")]
+        if let Some(slimmed) = &self.slimmed {
+            write!(f, "\n{slimmed}")?;
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "\n{note}"))?;
         if let Some(error) = self.relative_error {

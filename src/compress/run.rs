@@ -26,6 +26,8 @@ pub(super) fn check_paths(input: &Path, read: &dyn TensorFile, outputs: &[&Path]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
+    /// The model is slimmed; how far that is is not known: `done` and `total` are 0.
+    Slim,
     /// Which weights are to become zero is searched.
     Select,
     /// What each way to keep a weight costs is measured.
@@ -38,6 +40,7 @@ impl fmt::Display for Stage {
     /// A word: `select`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::Slim => "slim",
             Self::Select => "select",
             Self::Measure => "measure",
             Self::Write => "write",

@@ -8,6 +8,8 @@ mod rewrite;
 mod ways;
 mod weights;
 
+#[cfg(feature = "rten")]
+use super::slimming::slim;
 use super::{
     copy,
     encode::encode,
@@ -61,11 +63,21 @@ fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: us
     let read = Onnx::open(input)?;
     check_paths(input, &read, &[output, &beside(output)])?;
     let external = read.is_external();
-    let mut model = read.inlined()?;
+    let model = read.inlined()?;
+    #[cfg(feature = "rten")]
+    let (model, slimmed) = match &recipe.slimming {
+        Some(slimming) => slim(model, slimming, watch).map(|(model, report)| (model, Some(report)))?,
+        None => (model, None),
+    };
+    let mut model = model;
     let (recipe, note) = activations::prepare(&mut model, recipe)?;
     let decided = decide::decide(model, &recipe, external, watch, |model| Files::new(model, external, output))?;
     let decide::Decided { prepared, items, mut report, files, left } = decided;
     report.notes.extend(note);
+    #[cfg(feature = "rten")]
+    {
+        report.slimmed = slimmed;
+    }
     if read.unknown_bytes() > 0 {
         let note = "The input has {} bytes of fields that are not known here, or written in an unusual way; they are not in the output.";
         report.notes.push(note.replace("{}", &read.unknown_bytes().to_string()));

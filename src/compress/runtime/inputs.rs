@@ -209,6 +209,14 @@ impl Spec {
         Self { name, element: tensor.elem_type.and_then(element_type), sizes }
     }
 
+    /// For each axis, the name of a size that is left open, which may be empty.
+    pub(in crate::compress) fn open(&self) -> Vec<Option<&str>> {
+        fn name(dim: &Dim) -> Option<&str> {
+            if let Dim::Open(name) = dim { Some(name) } else { None }
+        }
+        self.sizes.iter().flatten().map(name).collect()
+    }
+
     fn refused(&self, element: Option<ElementType>) -> Error {
         let found = element.map_or("no tensor".into(), |element| element.to_string());
         Error::argument("type of an input", found, "f32, i64, i32, u8 or bool").in_tensor(&self.name)

@@ -1,5 +1,6 @@
 //! ONNX models run, for verification and calibration: in Rust, or by ONNX Runtime.
 
+mod batch;
 mod decode;
 mod expand;
 mod inputs;
@@ -8,6 +9,7 @@ mod ort;
 mod session;
 mod sparse;
 
+pub(super) use batch::{resized, sizes};
 pub(super) use inputs::{Data, Spec, check};
 pub use inputs::{Feed, Inputs};
 pub(super) use session::Output;
@@ -19,7 +21,7 @@ use crate::{
         file::TensorFile,
         onnx::{
             Onnx,
-            proto::{GraphProto, ModelProto},
+            proto::{GraphProto, ModelProto, ValueInfoProto},
         },
     },
 };
@@ -95,6 +97,18 @@ impl Model {
             outputs = graph.output.iter().filter_map(|output| output.name.clone()).collect();
         }
         Ok(Self { model, bytes, inputs, outputs })
+    }
+
+    /// With more of its values as outputs, so that they can be asked for.
+    pub(super) fn with_outputs<'a>(mut self, names: impl IntoIterator<Item = &'a String>) -> Self {
+        let mut known: BTreeSet<String> = self.outputs.iter().cloned().collect();
+        let new = names.into_iter().filter(|name| known.insert((*name).clone()));
+        let output = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
+        let new: Vec<_> = new.map(output).collect();
+        if let Some(graph) = &mut self.model.graph {
+            graph.output.extend(new);
+        }
+        self
     }
 
     /// Makes it one that the runtime has all operators for, and loads it. Returns the names of what was made of what.

@@ -2,11 +2,11 @@
 
 mod report;
 
+pub(super) use report::Comparison;
 pub use report::{Changed, OutputReport, Verification};
 
 use super::runtime::{Inputs, Model, check};
 use crate::error::{Error, Result};
-use report::Comparison;
 use std::path::Path;
 
 /// Runs an ONNX model and a smaller one made of it on the same inputs, and compares each output.

@@ -97,7 +97,7 @@ impl fmt::Display for Verification {
 }
 
 /// Sums over samples.
-pub(super) struct Comparison {
+pub(in crate::compress) struct Comparison {
     report: OutputReport,
     samples: usize,
     /// Of squares: of the original, of the other, of the difference; and of products.
@@ -109,7 +109,7 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    pub(super) fn new(name: &str) -> Self {
+    pub(in crate::compress) fn new(name: &str) -> Self {
         let report = OutputReport {
             name: name.into(),
             shape: Vec::new(),
@@ -123,7 +123,7 @@ impl Comparison {
         Self { report, samples: 0, sums: [0.0; 4], finite: 0, broken: false }
     }
 
-    pub(super) fn add(&mut self, sample: usize, want: &Output, got: &Output) -> Result<()> {
+    pub(in crate::compress) fn add(&mut self, sample: usize, want: &Output, got: &Output) -> Result<()> {
         let report = &mut self.report;
         if want.shape != got.shape {
             return Err(Error::shape("output of the compressed model", &want.shape, &got.shape).in_tensor(&report.name));
@@ -159,7 +159,7 @@ impl Comparison {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> OutputReport {
+    pub(in crate::compress) fn finish(self) -> OutputReport {
         let [original, other, difference, product] = self.sums;
         let mut report = self.report;
         let empty = self.finite == 0 && report.non_finite > 0;

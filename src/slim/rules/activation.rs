@@ -36,6 +36,19 @@ pub enum Activation {
     HardSwish,
     /// `ln(1 + exp(x))`
     Softplus,
+    /// `min(max(x, low), high)`
+    Clip {
+        /// The least value.
+        low: f64,
+        /// The largest value.
+        high: f64,
+    },
+    /// The error function.
+    Erf,
+    /// `exp(x)`
+    Exp,
+    /// `x` to a power: 1/2 is the square root, -1 the reciprocal. No number where it is none.
+    Power(f64),
     /// `scale * x + shift`
     Affine {
         /// The factor.
@@ -79,6 +92,10 @@ impl Activation {
             Self::HardSigmoid => hard_sigmoid,
             Self::HardSwish => x * hard_sigmoid,
             Self::Softplus => x.max(0.0) + libm::log1p(libm::exp(-x.abs())),
+            Self::Clip { low, high } => x.max(low).min(high),
+            Self::Erf => libm::erf(x),
+            Self::Exp => libm::exp(x),
+            Self::Power(exponent) => libm::pow(x, exponent),
             Self::Affine { scale, shift } => scale * x + shift,
         }
     }
@@ -169,6 +186,9 @@ mod tests {
         near(Activation::HardSwish, -4.0, 0.0);
         near(Activation::Softplus, 0.0, 2f64.ln());
         near(Activation::Softplus, 800.0, 800.0);
+        near(Activation::Clip { low: -1.0, high: 2.0 }, 3.0, 2.0);
+        near(Activation::Erf, 1.0, 0.842_700_792_949_714_9);
+        near(Activation::Power(0.5), 2.0, 2f64.sqrt());
         near(Activation::Affine { scale: 2.0, shift: 1.0 }, 3.0, 7.0);
     }
 }

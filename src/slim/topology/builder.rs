@@ -39,14 +39,7 @@ impl Builder {
     pub(super) fn new<N: Into<String>, S: AsRef<[usize]>>(shapes: impl IntoIterator<Item = (N, S)>) -> Result<Self> {
         let mut builder = Self::default();
         for (name, shape) in shapes {
-            let (name, shape) = (name.into(), shape.as_ref());
-            if checked_volume(shape).map_err(|error| error.in_tensor(&name))? == 0 {
-                return Err(Error::empty("tensor").in_tensor(&name));
-            }
-            if builder.names.insert(name.clone(), builder.tensors.len()).is_some() {
-                return Err(Error::argument("tensor name", "given twice", "unique").in_tensor(&name));
-            }
-            builder.tensors.push(Shape::new(name, shape));
+            builder.declare(&name.into(), shape.as_ref())?;
         }
         Ok(builder)
     }
@@ -144,6 +137,37 @@ impl Builder {
         let (groups, places) = collect(&mut self.union, &self.nodes, &self.tensors);
         let Self { tensors, names, nodes, node_names, blocks, .. } = self;
         Ok(Topology(Arc::new(Graph { tensors, names, nodes, node_names, readers, groups, places, blocks })))
+    }
+
+    /// One more tensor, of positive lengths.
+    ///
+    /// # Errors
+    /// As [`Topology::builder`].
+    pub(crate) fn declare(&mut self, name: &str, shape: &[usize]) -> Result<()> {
+        if checked_volume(shape).map_err(|error| error.in_tensor(name))? == 0 {
+            return Err(Error::empty("tensor").in_tensor(name));
+        }
+        if self.names.insert(name.to_owned(), self.tensors.len()).is_some() {
+            return Err(Error::argument("tensor name", "given twice", "unique").in_tensor(name));
+        }
+        self.tensors.push(Shape::new(name.to_owned(), shape));
+        Ok(())
+    }
+
+    /// The shape of a value, and the axis of its channels.
+    #[cfg(feature = "rten")]
+    pub(crate) fn layout(&self, value: Value) -> (&[usize], Option<usize>) {
+        self.nodes.get(value.0).map_or((&[], None), |entry| (&entry.layout.shape[..], entry.layout.axis()))
+    }
+
+    /// Whether no channel of a value may go.
+    #[cfg(feature = "rten")]
+    pub(crate) fn is_frozen(&mut self, value: Value) -> bool {
+        let atoms = self.nodes.get(value.0).map_or(&[][..], |entry| entry.layout.atoms());
+        atoms.iter().all(|&atom| {
+            let root = self.union.root(atom);
+            self.union.frozen(root).is_some()
+        })
     }
 
     pub(super) fn find(&self, tensor: &str) -> Option<usize> {

@@ -123,6 +123,13 @@ impl Topology {
         self.0.node_names.get(node).map(|&node| &self.0.nodes[node].layout.shape[..])
     }
 
+    /// The axis of the channels of a node's output, and for each index along it its group and its place there.
+    #[cfg(feature = "rten")]
+    pub(crate) fn channels(&self, node: &str) -> Option<(usize, Vec<Place>)> {
+        let layout = &self.0.nodes[*self.0.node_names.get(node)?].layout;
+        Some((layout.axis()?, layout.atoms().iter().map(|&atom| self.0.places[atom]).collect()))
+    }
+
     /// A number of a node that slimming may change: `"groups"` of a convolution or a group norm, `"heads"` and `"key_heads"` of
     /// attention, `"eps"` of an RMS norm, `"start"` and `"end"` of a slice.
     #[must_use]
