@@ -1,8 +1,12 @@
 //! What the command takes.
 
 use clap::{ArgGroup, Parser, ValueEnum};
+#[cfg(all(feature = "rten", feature = "linalg"))]
+use lapidary::compress::Ranking;
+#[cfg(feature = "rten")]
+use lapidary::compress::{Inputs, RangeMethod, Slimming};
 use lapidary::{
-    compress::{Budget, Form, Pruning, Recipe},
+    compress::{Activations, Budget, Form, Pruning, Recipe},
     format::safetensors::Convention,
 };
 use std::{path::PathBuf, str::FromStr};
@@ -49,6 +53,27 @@ pub(crate) struct Args {
     #[arg(long, requires = "zeros", help_heading = "Pruning")]
     sparse_initializers: bool,
 
+    /// An ONNX model loses this share of the channels of each group, from 0 to 1
+    #[cfg(feature = "rten")]
+    #[arg(long, help_heading = "Slimming of ONNX models")]
+    slim: Option<f64>,
+    /// As many channels stay as a multiple of this
+    #[cfg(feature = "rten")]
+    #[arg(long, requires = "slim", default_value_t = 1, help_heading = "Slimming of ONNX models")]
+    multiple: usize,
+    /// So many residual blocks leave first
+    #[cfg(feature = "rten")]
+    #[arg(long, requires = "slim", default_value_t = 0, help_heading = "Slimming of ONNX models")]
+    drop_blocks: usize,
+    /// Layers are fitted again by least squares, damped by this share of the mean square
+    #[cfg(all(feature = "rten", feature = "linalg"))]
+    #[arg(long, requires = "slim", num_args = 0..=1, default_missing_value = "1e-4", help_heading = "Slimming of ONNX models")]
+    repair: Option<f64>,
+
+    /// An ONNX model multiplies by integers: levels of activations are found when it runs, or now, on the inputs
+    #[arg(long, value_enum, requires = "bits", help_heading = "Activations of ONNX models")]
+    activations: Option<Levels>,
+
     /// Tensors with this in their names stay; one name or more, or given again
     #[arg(long, num_args = 1.., help_heading = "Which weights")]
     keep: Vec<String>,
@@ -65,7 +90,7 @@ pub(crate) struct Args {
     /// No progress, and no table at the end
     #[arg(long, help_heading = "Report")]
     pub(crate) quiet: bool,
-    /// Runs both models on random inputs and prints what differs
+    /// Runs both models on the inputs and prints what differs
     #[cfg(feature = "rten")]
     #[arg(long, help_heading = "Verification of ONNX models")]
     pub(crate) verify: bool,
@@ -73,10 +98,24 @@ pub(crate) struct Args {
     #[cfg(feature = "rten")]
     #[arg(long, requires = "verify", help_heading = "Verification of ONNX models")]
     pub(crate) max_difference: Option<f64>,
-    /// Sizes that the model leaves open, for inputs to verify by
+    /// What the model runs on, to slim, to find levels and to verify: a file of tensors called as its inputs, such as .npz; random without
     #[cfg(feature = "rten")]
-    #[arg(long, default_value_t = 4, help_heading = "Verification of ONNX models")]
-    pub(crate) batch: usize,
+    #[arg(long, help_heading = "Inputs of ONNX models")]
+    inputs: Option<PathBuf>,
+    /// Random inputs: sizes that the model leaves open
+    #[cfg(feature = "rten")]
+    #[arg(long, default_value_t = 4, help_heading = "Inputs of ONNX models")]
+    batch: usize,
+}
+
+/// When the levels of activations are found.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Levels {
+    /// When the model runs
+    Dynamic,
+    /// Now, on the inputs
+    #[cfg(feature = "rten")]
+    Static,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -165,11 +204,38 @@ impl Args {
         if let Some(error) = self.max_error {
             recipe = recipe.with_budget(Budget::Error(error))?;
         }
-        // Slimming, and activations as integers, are further parts of the recipe.
+        #[cfg(feature = "rten")]
+        if let Some(share) = self.slim {
+            let slimming = Slimming::ratio(share, self.inputs()?)?.with_multiple(self.multiple)?;
+            let slimming = slimming.with_blocks_dropped(self.drop_blocks);
+            #[cfg(feature = "linalg")]
+            let slimming = match self.repair {
+                Some(damping) => slimming.with_ranking(Ranking::Reconstruction).with_repair(damping)?,
+                None => slimming,
+            };
+            recipe = recipe.with_slimming(slimming);
+        }
+        recipe = match self.activations {
+            None => recipe,
+            Some(Levels::Dynamic) => recipe.with_activations(Activations::Dynamic),
+            #[cfg(feature = "rten")]
+            Some(Levels::Static) => {
+                recipe.with_activations(Activations::Static(self.inputs()?, RangeMethod::default()))
+            }
+        };
         if self.report.is_some() {
             recipe = recipe.with_histograms();
         }
         Ok(recipe)
+    }
+
+    /// What the model runs on.
+    #[cfg(feature = "rten")]
+    pub(crate) fn inputs(&self) -> lapidary::Result<Inputs> {
+        match &self.inputs {
+            Some(path) => Inputs::open(path),
+            None => Ok(Inputs::random(0).with_batch(self.batch).with_samples(4)),
+        }
     }
 
     fn target(&self) -> Result<(Target, Form), String> {

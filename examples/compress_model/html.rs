@@ -4,7 +4,7 @@ use super::{
     Said,
     svg::{self, Bar},
 };
-use lapidary::compress::TensorReport;
+use lapidary::compress::{Report, TensorReport};
 use std::fmt::Write;
 
 /// Lines of a chart; the table has all.
@@ -102,6 +102,13 @@ pub(crate) fn page(said: &Said<'_>) -> String {
     histograms(&mut out, &report.tensors);
     outputs(&mut out, said);
     table(&mut out, &report.tensors);
+    #[cfg(feature = "rten")]
+    if let Some(slimmed) = &report.slimmed {
+        let _ = write!(out, "<h2>Slimming</h2>\n<pre>{}</pre>\n", escape(&slimmed.to_string()));
+    }
+    if !report.activations.is_empty() {
+        activations(&mut out, report);
+    }
     if !report.notes.is_empty() {
         out.push_str("<h2>Notes</h2>\n<ul>\n");
         report.notes.iter().for_each(|note| out.push_str(&format!("<li>{}</li>\n", escape(note))));
@@ -109,6 +116,24 @@ pub(crate) fn page(said: &Said<'_>) -> String {
     }
     out.push_str("</main>\n</body>\n</html>\n");
     out
+}
+
+fn activations(out: &mut String, report: &Report) {
+    out.push_str("<h2>Activations</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">activation</th><th scope=\"col\">operators</th><th scope=\"col\">from</th><th scope=\"col\">to</th>");
+    out.push_str("<th scope=\"col\">scale</th><th scope=\"col\">zero point</th><th scope=\"col\">method</th></tr></thead>\n<tbody>\n");
+    for of in &report.activations {
+        let _ = write!(out, "<tr><td>{}</td><td>{}</td>", escape(&of.name), escape(&of.operators.join(", ")));
+        let _ = match &of.levels {
+            Some(levels) => write!(
+                out,
+                "<td>{:.4}</td><td>{:.4}</td><td>{:.3e}</td><td>{}</td>",
+                levels.min, levels.max, levels.scale, levels.zero_point
+            ),
+            None => write!(out, "<td>–</td><td>–</td><td>–</td><td>–</td>"),
+        };
+        let _ = writeln!(out, "<td>{}</td></tr>", escape(&of.method));
+    }
+    out.push_str("</tbody></table></div>\n");
 }
 
 /// Says where a chart leaves lines out.
@@ -193,7 +218,7 @@ fn outputs(out: &mut String, said: &Said<'_>) {
         return;
     }
     out.push_str(
-        "<h2>Outputs on random inputs</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">output</th>\
+        "<h2>Outputs</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">output</th>\
          <th scope=\"col\" class=\"number\">largest difference</th><th scope=\"col\" class=\"number\">relative</th>\
          <th scope=\"col\" class=\"number\">cosine</th><th scope=\"col\" class=\"number\">same largest</th></tr></thead>\n<tbody>\n",
     );

@@ -4,12 +4,14 @@
 //! cargo run --release --all-features --example compress_model -- model.onnx small.onnx --bits 4 --group 32
 //! cargo run --release --all-features --example compress_model -- model.onnx small.onnx --budget-mb 5 --report report.html
 //! cargo run --release --all-features --example compress_model -- model.onnx small.onnx --sparsity 0.9 --sparse-initializers
+//! cargo run --release --all-features --example compress_model -- model.onnx small.onnx --slim 0.3 --repair --bits 8 --activations static --inputs data.npz
 //! cargo run --release --all-features --example compress_model -- model.pt small.safetensors --n-of-m 2:4 --bits 8 --report report.json
 //! cargo run --release --all-features --example compress_model -- model.safetensors small.gguf --bits 4 --keep lm_head norm
 //! ```
 //!
 //! The format of the output is told by its extension: an ONNX model stays one; the tensors of any file become safetensors or GGUF.
-//! With the feature `rten`, `--verify` runs both ONNX models on random inputs and prints what differs. A table of all weights is printed at the
+//! With the feature `rten`, `--verify` runs both ONNX models and prints what differs, `--slim` and `--activations static` run the first: on
+//! `--inputs`, or on random ones. A table of all weights is printed at the
 //! end; `--report` writes it as a page with charts (`.html`, one file, nothing else is loaded) or as JSON.
 //!
 //! | exit code | |
@@ -96,8 +98,7 @@ fn verify(args: &Args) -> Result<Vec<Difference>, Failure> {
     if !args.verify {
         return Ok(Vec::new());
     }
-    let inputs = compress::Inputs::random(0).with_batch(args.batch).with_samples(4);
-    let verification = compress::verify(&args.input, &args.output, &inputs)?;
+    let verification = compress::verify(&args.input, &args.output, &args.inputs()?)?;
     if !args.quiet {
         println!("{verification}\n");
     }

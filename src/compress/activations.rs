@@ -54,9 +54,13 @@ impl std::fmt::Display for RangeMethod {
 }
 
 impl Recipe {
-    /// An error where activations are asked for that this file cannot have: `graph` says whether it is one that runs.
-    pub(super) fn check_activations(&self, graph: bool) -> Result<()> {
+    /// An error where activations, or slimming, are asked for that this file cannot have: `graph` says whether it is one that runs.
+    pub(super) fn check_graph(&self, graph: bool) -> Result<()> {
         let refused = |found: &str, needed| Err(Error::argument("quantization of activations", found, needed));
+        #[cfg(feature = "rten")]
+        if self.slimming.is_some() && !graph {
+            return Err(Error::argument("slimming", "asked for", "none, for a file of tensors alone"));
+        }
         match self {
             Self { activations: None, .. } => Ok(()),
             _ if !graph => refused("asked for", "none, for a file of tensors alone"),

@@ -111,7 +111,7 @@ impl<'a> Plan<'a> {
         recipe: &'a Recipe,
         keep: impl Fn(&TensorInfo, u8) -> Result<Kept<'a>, String>,
     ) -> Result<Self> {
-        recipe.check_activations(false)?;
+        recipe.check_graph(false)?;
         let (parts, mut lines) = (parts(file), Vec::new());
         for (input, info) in file.tensors().iter().enumerate() {
             if !info.element.is_float() || info.shape.len() < 2 {

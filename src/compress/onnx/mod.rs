@@ -59,7 +59,7 @@ pub fn quantize(
 }
 
 fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: usize) -> Result<Report> {
-    recipe.check_activations(true)?;
+    recipe.check_graph(true)?;
     let read = Onnx::open(input)?;
     check_paths(input, &read, &[output, &beside(output)])?;
     let external = read.is_external();

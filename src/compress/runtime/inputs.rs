@@ -4,7 +4,7 @@ use super::Runtime;
 use crate::{
     error::{Error, Result},
     format::{
-        file::ElementType,
+        file::{self, ElementType, TensorFile},
         onnx::{
             element_type,
             proto::{Size, TypeValue, ValueInfoProto},
@@ -13,7 +13,10 @@ use crate::{
     kernel::random::fmix64,
     tensor::view::checked_volume,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// Numbers for an input of a model, in the order of the rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +99,24 @@ impl Inputs {
         Self { given: Some(samples.into_iter().collect()), ..Self::random(0) }
     }
 
+    /// Those in a file of tensors, such as NumPy's `.npz`: a tensor for each input, called as it is; of several samples the tensors of
+    /// each, with its number after a point (`x.0`, `x.1`). Floating-point numbers become those of 32 bits.
+    ///
+    /// # Errors
+    /// As [`file::open`] and [`TensorFile::data`](crate::format::file::TensorFile::data); [`Argument`](crate::ErrorKind::Argument) for
+    /// elements that are no input's.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let read = file::open(path)?;
+        let mut samples: BTreeMap<Option<usize>, Vec<(String, Feed)>> = BTreeMap::new();
+        for (index, info) in read.tensors().iter().enumerate() {
+            let numbered = info.name.rsplit_once('.').and_then(|(name, number)| Some((name, number.parse().ok()?)));
+            let (name, number) = numbered.map_or((&*info.name, None), |(name, number)| (name, Some(number)));
+            let feed = stored(&*read, index).map_err(|error| error.in_tensor(&info.name))?;
+            samples.entry(number).or_default().push((name.into(), feed));
+        }
+        Ok(Self::given(samples.into_values()))
+    }
+
     /// Sizes that the model leaves open are this.
     pub fn with_batch(self, size: usize) -> Self {
         Self { batch: size, ..self }
@@ -176,6 +197,25 @@ impl Inputs {
             Dim::Fixed(size) => *size,
             Dim::Open(name) => self.sizes.get(name).copied().unwrap_or(self.batch),
         }
+    }
+}
+
+/// A tensor of a file as an input.
+fn stored(read: &dyn TensorFile, index: usize) -> Result<Feed> {
+    fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
+        bytes.as_chunks().0.iter().map(|&bytes| number(bytes)).collect()
+    }
+    let info = file::at(read.tensors(), index)?;
+    let data = || {
+        let bytes = read.data(index)?;
+        info.check_bytes(bytes.len()).map(|()| bytes)
+    };
+    match info.element {
+        ElementType::I64 => Feed::i64(&info.shape, numbers(&data()?, i64::from_le_bytes)),
+        ElementType::I32 => Feed::i32(&info.shape, numbers(&data()?, i32::from_le_bytes)),
+        ElementType::U8 => Feed::u8(&info.shape, data()?.to_vec()),
+        ElementType::Bool => Feed::bool(&info.shape, data()?.iter().map(|&byte| byte != 0).collect()),
+        _ => Feed::f32(&info.shape, read.to_f32(index)?),
     }
 }
 
