@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import onnxruntime
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-TOOL = "target/release/examples/compress_model"
+TOOL = os.environ.get("LAPIDARY_TOOL", "target/release/examples/compress_model")
 # What is asked for, the least cosine of any output on random inputs, and how many more digits may be wrong.
 RECIPES = {
     "8 bits": (["--bits", "8"], 0.99, 0),
@@ -25,6 +26,14 @@ RECIPES = {
     "8 bits, a third zeros": (["--bits", "8", "--sparsity", "0.333"], 0.8, 20),
     # Of a model that was not trained for it, little is left; but it has to load and run.
     "90 % zeros, sparse": (["--sparsity", "0.9", "--sparse-initializers"], -1.0, 449),
+    "8 bits, activations too": (["--bits", "8", "--activations", "dynamic"], 0.98, 2),
+}
+# The same for models that are run on data first.
+WITH_DATA = {
+    "activations by data": (["--bits", "8", "--activations", "static"], 0.99, 2),
+    "slim by 30 %": (["--slim", "0.3"], 0.5, 449),
+    "slim by 30 %, fitted": (["--slim", "0.3", "--repair"], 0.9, 9),
+    "the same, activations by data": (["--slim", "0.3", "--repair", "--bits", "8", "--activations", "static"], 0.9, 9),
 }
 
 
@@ -61,11 +70,26 @@ def compare(before, after):
     return worst, least
 
 
+def rows():
+    """Digits: 64 pixels from 0 to 16, and what each is."""
+    return np.frombuffer(gzip.open("examples/data/digits_1797x65_u8.bin.gz").read(), np.uint8).reshape(-1, 65)
+
+
+def pixels(rows):
+    return (rows[:, :64] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+
+
+def training(folder):
+    """The digits that the model was trained on, as a file of its inputs."""
+    path = Path(folder) / "training.npz"
+    np.savez(path, x=pixels(np.delete(rows(), np.s_[3::4], axis=0)))
+    return path
+
+
 def digits(model):
     """How many of the digits that were not trained on are right."""
-    rows = np.frombuffer(gzip.open("examples/data/digits_1797x65_u8.bin.gz").read(), np.uint8).reshape(-1, 65)[3::4]
-    pixels = (rows[:, :64] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
-    return int((model.run(None, {model.get_inputs()[0].name: pixels})[0].argmax(1) == rows[:, 64]).sum())
+    other = rows()[3::4]
+    return int((model.run(None, {model.get_inputs()[0].name: pixels(other)})[0].argmax(1) == other[:, 64]).sum())
 
 
 def codes(original, ours, out):
@@ -102,11 +126,15 @@ def main():
         for name, path in models:
             before, size = session(path), path.stat().st_size
             right = digits(before) if name == "digits_rescnn" else None
-            for recipe, (options, cosine, lost) in RECIPES.items():
+            recipes = dict(RECIPES)
+            if right is not None:
+                data = ["--inputs", str(training(out))]
+                recipes.update({recipe: (options + data, *least) for recipe, (options, *least) in WITH_DATA.items()})
+            for recipe, (options, cosine, lost) in recipes.items():
                 subprocess.run([TOOL, path, small, *options, "--report", said], check=True, stdout=subprocess.DEVNULL)
                 report = json.loads(said.read_text())
                 assert report["bytes_after"] == small.stat().st_size and report["bytes_before"] == size
-                assert any(tensor["now"] for tensor in report["tensors"])
+                assert report["slimmed"] or any(tensor["now"] for tensor in report["tensors"])
                 model = onnx.load(small)
                 # What is not ONNX's own has no schema there, and no operator's schema has sparse weights.
                 known = all(node.domain in ("", "ai.onnx") for node in model.graph.node)

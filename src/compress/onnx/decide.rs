@@ -90,7 +90,10 @@ pub(super) fn decide<'a, F: Length>(
         let way = ways.get(index).and_then(|ways| ways.get(way));
         match way {
             Some((How::Codes(kept), _, Some(scheme))) => {
-                let source = Source { transposed: kept.multiplied, ..source.clone() };
+                let source = Source {
+                    transposed: kept.multiplied && list.get(index).is_some_and(|of| of.axis == 0),
+                    ..source.clone()
+                };
                 encode(&source, *scheme, CHUNK, &mut |_, _| Ok(()))
             }
             _ => copy::dense(source, &mut |_| Ok(()), &|_| Ok(())),

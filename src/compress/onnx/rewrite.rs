@@ -1,7 +1,7 @@
 //! A model whose weights are to be codes: new nodes, new tensors whose elements are to come, and the work that makes them.
 
 use super::{
-    nodes::{self, constant, inner_mut, is_identity, names},
+    nodes::{self, constant, inner_mut, is_identity, is_onnx, names},
     opset,
     ways::{How, Of, Versions, Way},
     weights::{Axes, Use, aliases, uses},
@@ -202,14 +202,15 @@ impl Work<'_> {
         }
         let root = |name: &String| aliases.get(name).unwrap_or(name).clone();
         nodes.retain(|node| !is_identity(node) || !node.input.iter().any(|name| multiplied.contains_key(&root(name))));
-        for node in &mut nodes {
-            if node.op_type.as_deref() == Some("MatMul")
-                && let Some(new) = node.input.get(1).and_then(|name| multiplied.get(&root(name)))
-            {
-                new.replace(node);
-            }
+        graph.node = Vec::with_capacity(nodes.len());
+        for mut node in nodes {
+            let product = matches!(node.op_type.as_deref(), Some("MatMul" | "Gemm")) && is_onnx(&node);
+            let new = node.input.get(1).filter(|_| product).and_then(|name| multiplied.get(&root(name)));
+            let sum = new.and_then(|new| new.replace(&mut node, |name| self.unique(name, "product")));
+            graph.node.push(node);
+            graph.node.extend(sum);
         }
-        (graph.node, graph.initializer, graph.sparse_initializer) = (nodes, tensors, sparse);
+        (graph.initializer, graph.sparse_initializer) = (tensors, sparse);
         Ok(())
     }
 
@@ -278,7 +279,7 @@ impl Work<'_> {
                 self.opset = self.opset.max(way.opset());
                 self.microsoft |= way.multiplied;
                 let form = match way.multiplied {
-                    true => self.matrix(name, &info.shape, way, now)?,
+                    true => self.matrix(name, &info.shape, way, axes, now)?,
                     false => self.dequantized(name, element, &info.shape, way, axes, now)?,
                 };
                 let scheme = way.scheme(self.recipe.symmetric, axes);
@@ -305,9 +306,11 @@ impl Work<'_> {
         };
         report.outcome = Ok(outcome);
         report.bytes_after = of.bytes(how, self.recipe.symmetric);
+        // Sums of `MatMulNBits` go over rows.
         let multiplied = matches!(how, How::Codes(Way { multiplied: true, .. }));
+        let transposed = multiplied && axes.input == 0;
         let bytes = onnx::tensor_bytes(tensor, &info)?;
-        let source = Source { transposed: multiplied, ..Source::new(bytes, element, info.shape.clone()) };
+        let source = Source { transposed, ..Source::new(bytes, element, info.shape.clone()) };
         let (axis, integer) = (axes.input, matches!(how, How::Codes(Way { integer: true, .. })));
         let report_index = self.report.tensors.len();
         self.items.push(Item { name: info.name, source, axis, target, report: report_index, number, integer });
@@ -384,9 +387,9 @@ impl Work<'_> {
         Ok(Codes::Dequantize { dtype, codes, scales, zeros })
     }
 
-    fn matrix(&mut self, name: &str, shape: &[usize], way: Way, now: &mut Now<'_>) -> Result<Codes> {
+    fn matrix(&mut self, name: &str, shape: &[usize], way: Way, axes: Axes, now: &mut Now<'_>) -> Result<Codes> {
         let (block, symmetric) = (way.group.unwrap_or(32), self.recipe.symmetric);
-        let (k, n, bits) = (shape[0], shape[1], usize::from(way.bits));
+        let (k, n, bits) = (shape[axes.input], shape[axes.output], usize::from(way.bits));
         let blocks = k.div_ceil(block);
         let packed = [n, blocks, block * bits / 8];
         let (codes_name, codes) = self.add(name, "quantized", ElementType::U8, &packed, now)?;
@@ -421,12 +424,17 @@ struct Multiplied {
 }
 
 impl Multiplied {
-    /// Makes it of a node `MatMul`.
-    fn replace(&self, node: &mut NodeProto) {
+    /// Makes it of a node `MatMul` or `Gemm`; what `Gemm` adds is added by a node after it. `unique` gives their product a name.
+    fn replace(&self, node: &mut NodeProto, unique: impl FnOnce(&str) -> String) -> Option<NodeProto> {
+        let summand = node.input.get(2).filter(|name| !name.is_empty()).cloned();
         node.input.truncate(1);
         node.input.extend(self.input.iter().cloned());
         node.attribute = self.attributes.clone();
         (node.op_type, node.domain) = (Some("MatMulNBits".into()), Some(MICROSOFT.into()));
+        let (summand, sum) = (summand?, node.output.first_mut()?);
+        let product = unique(sum);
+        let sum = std::mem::replace(sum, product.clone());
+        Some(self::node(format!("{product}_sum"), "Add", "", vec![product, summand], sum, Vec::new()))
     }
 }
 

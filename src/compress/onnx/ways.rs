@@ -172,11 +172,11 @@ impl Of<'_> {
         let length = shape[axes.input].max(1);
         let block = group.unwrap_or(32).min(length.next_power_of_two().max(16));
         let group = group.map(|size| size.min(length));
-        let matrix = |of: &Use| of.operator == "MatMul" && !of.inner && of.axes.is_some_and(|axes| axes.matrix);
+        let matrix = |of: &Use| !of.inner && of.axes.is_some_and(|own| own.matrix && own.along(axes));
         let multiplied = match form {
             Form::Dequantize => Err("written as integers and their scales"),
             Form::Auto if bits == 8 => Err("8 bits are written as integers and their scales"),
-            _ if !axes.matrix || !uses.iter().all(matrix) => Err("not only the right side of MatMul, a matrix"),
+            _ if !axes.matrix || !uses.iter().all(matrix) => Err("not only the right side of products, a matrix"),
             _ if element != ElementType::F32 => Err("not of 32 bits"),
             _ if !block.is_power_of_two() || block > MAX_BLOCK => Err("in groups of no power of two up to 65,536"),
             _ => Ok(Way { bits, group: Some(block), multiplied: true, integer: false }),

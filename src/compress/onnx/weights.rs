@@ -22,7 +22,7 @@ pub(super) struct Axes {
     pub(super) output: usize,
     /// That sums go over: what blocks lie along.
     pub(super) input: usize,
-    /// A matrix `[K, N]` that is multiplied from the right.
+    /// A matrix that is multiplied from the right, and no more: `[K, N]`, or transposed.
     pub(super) matrix: bool,
 }
 
@@ -44,10 +44,13 @@ fn axes(node: &NodeProto, input: usize, rank: usize) -> Option<Axes> {
         ("ConvTranspose", 1) if rank > 2 => axes(1, 0),
         ("MatMul", 1) if rank >= 2 => Some(Axes { output: rank - 1, input: rank - 2, matrix: rank == 2 }),
         ("MatMul", 0) if rank >= 2 => axes(rank - 2, rank - 1),
-        ("Gemm", 1) if rank == 2 => match attribute(node, "transB").and_then(|attribute| attribute.i).unwrap_or(0) {
-            0 => axes(1, 0),
-            _ => axes(0, 1),
-        },
+        ("Gemm", 1) if rank == 2 => {
+            let (output, input) = match attribute(node, "transB").and_then(|attribute| attribute.i).unwrap_or(0) {
+                0 => (1, 0),
+                _ => (0, 1),
+            };
+            Some(Axes { output, input, matrix: altered(node).is_none() })
+        }
         ("Gather", 0) if rank >= 2 => axes(0, rank - 1),
         ("LSTM" | "GRU" | "RNN", 1 | 2) if rank == 3 => axes(1, 2),
         _ => None,

@@ -14,19 +14,22 @@ pub(super) use inputs::{Data, Spec, check};
 pub use inputs::{Feed, Inputs};
 pub(super) use session::Output;
 
-use super::onnx::nodes::{inner_mut, names};
+use super::onnx::nodes::{attribute, inner_mut, is_onnx, names};
 use crate::{
     error::{Error, Result},
     format::{
         file::TensorFile,
         onnx::{
             Onnx,
-            proto::{GraphProto, ModelProto, ValueInfoProto},
+            proto::{AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto},
         },
     },
 };
 use prost::Message;
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// What runs a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -122,10 +125,33 @@ impl Model {
             let mut values = BTreeSet::new();
             names(graph, &mut values);
             distinguish(graph, &values);
+            complete(graph);
         }
         let encoded = self.model.encode_to_vec();
         drop(self.model);
         Ok((Session::Rten(Box::new(session::Session::load(what, encoded)?)), expanded))
+    }
+}
+
+/// `AttributeProto.AttributeType.INTS`.
+const INTS: i32 = 7;
+
+/// Gives convolutions the strides and dilations that they have without saying so: the runtime wants to be told.
+fn complete(graph: &mut GraphProto) {
+    let axes = |tensor: &TensorProto| Some((tensor.name.clone()?, tensor.dims.len().checked_sub(2)?));
+    let spatial: BTreeMap<String, usize> = graph.initializer.iter().filter_map(axes).collect();
+    for node in &mut graph.node {
+        if is_onnx(node) && matches!(node.op_type.as_deref(), Some("Conv" | "ConvTranspose")) {
+            let kernel = attribute(node, "kernel_shape").map(|kernel| kernel.ints.len());
+            let Some(axes) = kernel.or_else(|| spatial.get(node.input.get(1)?).copied()) else { continue };
+            for name in ["strides", "dilations"] {
+                if attribute(node, name).is_none() {
+                    let (name, r#type) = (Some(name.into()), Some(INTS));
+                    node.attribute.push(AttributeProto { name, r#type, ints: vec![1; axes], ..Default::default() });
+                }
+            }
+        }
+        inner_mut(node).for_each(complete);
     }
 }
 
