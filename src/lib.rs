@@ -76,7 +76,8 @@
 //! | `linalg` | no | matrix products and factors by `faer`: the optimizer `Muon`, the quantizer `Gptq`, the pruner `SparseGpt` |
 //! | `files` | no | model files as named tensors, mapped into memory, `format::file`; each format brings it along |
 //! | `onnx` | no | ONNX models, `format::onnx`, and to make them smaller, `compress` |
-//! | `rten` | no | ONNX models run before and after, `compress::verify`, by `rten` |
+//! | `rten` | no | ONNX models run, by `rten`: before and after (`compress::verify`), to slim them, and to find levels of their activations |
+//! | `ort` | no | the same by ONNX Runtime, whose library is loaded when it is asked for |
 //! | `safetensors` | no | safetensors model files, `format::safetensors`; checkpoints of training, `format::checkpoint`, and PyTorch's optimizer state in that container, `format::torch` |
 //! | `gguf` | no | GGUF files, `format::gguf` |
 //! | `numpy` | no | NumPy's `.npy` and `.npz`, `format::numpy` |
