@@ -213,6 +213,24 @@ fn exit_codes_are_those_of_the_docs() {
 
 #[cfg(feature = "rten")]
 #[test]
+fn other_files_are_left_alone() {
+    let folder = Folder::new("others");
+    let whole = fs::read(folder.0.join("in.safetensors")).unwrap();
+    for report in ["in.safetensors", "./in.safetensors", "out.safetensors"] {
+        let (code, message) = folder.fails(&["in.safetensors", "out.safetensors", "--bits", "8", "--report", report]);
+        assert!(code == 2 && message.contains("another file"), "{message}");
+    }
+    assert_eq!(fs::read(folder.0.join("in.safetensors")).unwrap(), whole);
+    fs::write(folder.0.join("out.safetensors.data"), "of another").unwrap();
+    let (code, _) = folder.fails(&["in.safetensors", "out.safetensors", "--bits", "8", "--report", "absent/r.json"]);
+    assert!(code == 1 && folder.len("out.safetensors.data") == 10 && !folder.0.join("out.safetensors").exists());
+    if cfg!(feature = "rten") {
+        let (code, _) = folder.fails(&["in.onnx", "out.onnx", "--slim", "0.5", "--inputs", "absent.npz"]);
+        assert_eq!(code, 1);
+    }
+}
+
+#[test]
 fn a_model_that_differs_too_much_is_removed() {
     let folder = Folder::new("verify");
     let verify = ["in.onnx", "out.onnx", "--bits", "2", "--group", "32", "--verify", "--max-difference", "1e-4"];

@@ -439,6 +439,53 @@ fn what_cannot_be_integers_is_said() {
     assert_eq!(report.activations.len(), 1);
 }
 
+/// Scales lie along one axis, sums have 32 bits, and what is kept is kept.
+#[test]
+fn what_does_not_fit_stays_a_product_of_numbers() {
+    let folder = Folder::new("fits");
+    let sample =
+        |size: usize| Inputs::given([vec![("x".into(), Feed::f32(&[2, size], numbers(2 * size, 1)).unwrap())]]);
+    let of = |inputs| recipe(Activations::Static(inputs, RangeMethod::MinMax));
+    let linear = |name: &str, size: usize, out: usize| f32s(name, &[size, out], &numbers(size * out, 3));
+
+    // Multiplied by its columns and by its rows.
+    let nodes = vec![node("MatMul", &["x", "w"], "h"), with(node("Gemm", &["h", "w"], "y"), "transB", 1)];
+    let both = model(17, nodes, vec![linear("w", 16, 24)], value("x", &[2, 16]), vec![value("y", &[2, 16])]);
+    let report = folder.compressed(folder.write("both.onnx", &both), &of(sample(16)));
+    let names: Vec<_> = report.activations.iter().map(|of| of.name.as_str()).collect();
+    assert_eq!(names, ["x"]);
+
+    // 255 * 127 * 66,312 is more than 2^31 - 1, and 255 * 255 * 33,026.
+    for (size, activations, integer) in [
+        (66_311, Activations::Static(sample(66_311), RangeMethod::MinMax), true),
+        (66_312, Activations::Static(sample(66_312), RangeMethod::MinMax), false),
+        (33_025, Activations::Dynamic, true),
+        (33_026, Activations::Dynamic, false),
+    ] {
+        let nodes = vec![node("MatMul", &["x", "w"], "y")];
+        let long = model(17, nodes, vec![linear("w", size, 2)], value("x", &[2, size]), vec![value("y", &[2, 2])]);
+        let report = folder.compressed(folder.write("long.onnx", &long), &recipe(activations));
+        assert_eq!(!report.activations.is_empty(), integer, "{size}: {report}");
+    }
+
+    // A kept kernel is not folded into.
+    let mut norm: Vec<_> = ["scale", "shift", "mean"].iter().map(|name| f32s(name, &[8], &numbers(8, 5))).collect();
+    norm.push(f32s("variance", &[8], &[1.5; 8]));
+    norm.push(f32s("conv.w", &[8, 4, 3, 3], &numbers(288, 6)));
+    let nodes = vec![
+        convolution(&["x", "conv.w"], "h"),
+        node("BatchNormalization", &["h", "scale", "shift", "mean", "variance"], "y"),
+    ];
+    let image = model(17, nodes, norm, value("x", &[1, 4, 6, 6]), vec![value("y", &[1, 8, 4, 4])]);
+    let image = folder.write("image.onnx", &image);
+    let inputs = Inputs::random(0);
+    for (recipe, nodes) in [(of(inputs.clone()).keep(["conv.w"]), 2), (of(inputs).keep(["other"]), 1)] {
+        folder.compressed(&image, &recipe);
+        let written = operators(&folder.out());
+        assert_eq!(count(&written, "Conv") + count(&written, "BatchNormalization"), nodes, "{written:?}");
+    }
+}
+
 #[test]
 fn bad_inputs_leave_nothing() {
     let folder = Folder::new("hostile");

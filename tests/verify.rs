@@ -8,7 +8,7 @@ use lapidary::{
     compress::{self, Feed, Form, Inputs, Recipe, Verification},
     format::{
         file::ElementType,
-        onnx::{self, proto::*},
+        onnx::{self, Onnx, proto::*},
     },
 };
 use std::{
@@ -119,6 +119,38 @@ fn by_hand(weight: &[f32], bits: u32) -> Vec<f64> {
         }
     }
     decoded
+}
+
+/// A layer of either order of its weight, with sums of all shapes, is the same whichever operator has its codes.
+#[test]
+fn layers_multiply_by_their_codes() {
+    let folder = Folder::new("layers");
+    let (weight, sums) = (numbers(K * N, 3), numbers(2 * N, 4));
+    for (transposed, sum) in [(true, Some(vec![N])), (false, Some(vec![1, N])), (true, Some(vec![2, 1])), (false, None)]
+    {
+        let mut model = product(&weight);
+        let graph = model.graph.as_mut().unwrap();
+        let flag = AttributeProto { name: Some("transB".into()), i: Some(1), r#type: Some(2), ..Default::default() };
+        graph.node[0] = node("Gemm", &["x", "w", "c"][..if sum.is_some() { 3 } else { 2 }], "y");
+        if transposed {
+            graph.node[0].attribute = vec![flag];
+            graph.initializer = vec![f32s("w", &[N, K], &weight)];
+        }
+        if let Some(shape) = &sum {
+            graph.initializer.push(f32s("c", shape, &sums[..shape.iter().product()]));
+        }
+        let input = folder.write("in.onnx", &model);
+        let four = Recipe::new().with_bits(4).unwrap().with_group(32).unwrap();
+        let decoded = folder.0.join("decoded.onnx");
+        fs::rename(folder.compressed(&input, &four.clone().with_form(Form::Dequantize)), &decoded).unwrap();
+        let multiplied = folder.compressed(&input, &four);
+        let written = Onnx::open(&multiplied).unwrap();
+        assert_eq!(written.model().graph.as_ref().unwrap().node[0].op_type.as_deref(), Some("MatMulNBits"));
+        let inputs = Inputs::random(1).with_batch(2);
+        let same = compress::verify(&decoded, &multiplied, &inputs).unwrap().max_relative();
+        let off = compress::verify(&input, &multiplied, &inputs).unwrap().max_relative();
+        assert!(same < 1e-6 && off > 1e-3 && off < 0.3, "{transposed} {sum:?}: {same} {off}");
+    }
 }
 
 #[test]

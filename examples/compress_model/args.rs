@@ -1,6 +1,8 @@
 //! What the command takes.
 
+use super::Failure;
 use clap::{ArgGroup, Parser, ValueEnum};
+use lapidary::ErrorKind;
 #[cfg(all(feature = "rten", feature = "linalg"))]
 use lapidary::compress::Ranking;
 #[cfg(feature = "rten")]
@@ -164,10 +166,29 @@ pub(crate) struct Task {
 
 impl Args {
     /// The work, or what is wrong with the arguments.
-    pub(crate) fn task(&self) -> Result<Task, String> {
-        let (target, form) = self.target()?;
-        let recipe = self.recipe().map_err(|error| error.to_string())?;
+    pub(crate) fn task(&self) -> Result<Task, Failure> {
+        let (target, form) = self.target().map_err(|message| Failure(2, message))?;
+        self.check_report().map_err(|message| Failure(2, message))?;
+        let recipe = self.recipe().map_err(|error| match error.kind() {
+            ErrorKind::Argument => Failure(2, error.to_string()),
+            _ => Failure::from(error),
+        })?;
         Ok(Task { recipe: recipe.with_form(form), target })
+    }
+
+    /// An error where the report would be written over another file of this run.
+    fn check_report(&self) -> Result<(), String> {
+        let Some(report) = &self.report else { return Ok(()) };
+        let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        let mut data = self.output.clone().into_os_string();
+        data.push(".data");
+        let mut others = vec![self.input.clone(), self.output.clone(), data.into()];
+        #[cfg(feature = "rten")]
+        others.extend(self.inputs.clone());
+        match others.iter().any(|other| whole(other) == whole(report)) {
+            true => Err("the report is to be another file than the models and their inputs".into()),
+            false => Ok(()),
+        }
     }
 
     fn recipe(&self) -> lapidary::Result<Recipe> {

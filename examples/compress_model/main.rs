@@ -36,7 +36,13 @@ use lapidary::{
     ErrorKind,
     compress::{self, Progress, Report},
 };
-use std::{fmt::Display, fs, ops::ControlFlow, path::Path, process::ExitCode};
+use std::{
+    fmt::Display,
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// What ends the command early: a message, and the exit code.
 struct Failure(u8, String);
@@ -130,11 +136,18 @@ fn finish(args: &Args, report: &Report) -> Result<(), Failure> {
     let Some(path) = &args.report else { return Ok(()) };
     let is_page = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html"));
     let text = if is_page { html::page(&said) } else { json::text(&said).map_err(Failure::error)? };
-    fs::write(path, text).map_err(|error| Failure::error(format!("{}: {error}", path.display())))
+    // Whole or not at all.
+    let mut beside = path.clone().into_os_string();
+    beside.push(".tmp");
+    let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+    written.map_err(|error| {
+        let _ = fs::remove_file(&beside);
+        Failure::error(format!("{}: {error}", path.display()))
+    })
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    let task = args.task().map_err(|message| Failure(2, message))?;
+    let task = args.task()?;
     let report = compress(args, &task)?;
     finish(args, &report).inspect_err(|_| remove(&args.output))?;
     if !args.quiet {
@@ -143,11 +156,10 @@ fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Removes a model and the file of its weights.
+/// Removes a model and the files of its weights.
 fn remove(model: &Path) {
-    let mut data = model.as_os_str().to_os_string();
-    data.push(".data");
-    for path in [model, data.as_ref()] {
+    let others = lapidary::format::file::open(model).map_or(Vec::new(), |read| read.files());
+    for path in others.iter().map(PathBuf::as_path).chain([model]) {
         let _ = fs::remove_file(path);
     }
 }

@@ -2,10 +2,6 @@
 
 #[cfg(feature = "rten")]
 use super::runtime::Inputs;
-use crate::error::{Error, Result};
-
-use super::recipe::Recipe;
-
 /// How an ONNX model whose weights have 8 bits multiplies by integers: what it multiplies them by, its activations, become codes too.
 ///
 /// A code is `round(x / scale) + zero_point`, from 0 to 255, with one scale for a whole activation.
@@ -49,30 +45,6 @@ impl std::fmt::Display for RangeMethod {
             Self::Percentile(percent) => write!(f, "percentile {percent}"),
             Self::Mse => write!(f, "least squared error"),
             Self::MovingAverage(constant) => write!(f, "moving average {constant}"),
-        }
-    }
-}
-
-impl Recipe {
-    /// An error where activations, or slimming, are asked for that this file cannot have: `graph` says whether it is one that runs.
-    pub(super) fn check_graph(&self, graph: bool) -> Result<()> {
-        let refused = |found: &str, needed| Err(Error::argument("quantization of activations", found, needed));
-        #[cfg(feature = "rten")]
-        if self.slimming.is_some() && !graph {
-            return Err(Error::argument("slimming", "asked for", "none, for a file of tensors alone"));
-        }
-        match self {
-            Self { activations: None, .. } => Ok(()),
-            _ if !graph => refused("asked for", "none, for a file of tensors alone"),
-            Self { bits, .. } if *bits != Some(8) => refused("with weights of other bits", "with weights of 8 bits"),
-            Self { group: Some(_), .. } => refused("with groups of weights", "with a scale for each output channel"),
-            Self { budget: Some(_), .. } => refused("within a budget", "without one"),
-            #[cfg(feature = "rten")]
-            Self { pruning: Some(_), activations: Some(Activations::Static(..)), .. } => {
-                refused("with pruning, and found now", "for a model that is pruned already: zeros stay zero")
-            }
-            Self { form: super::Form::MatMulNBits, .. } => refused("with MatMulNBits", "in another form"),
-            _ => Ok(()),
         }
     }
 }

@@ -15,7 +15,9 @@
 //!
 //! Tensors are read, quantized and written one after the other on each thread, large ones in parts, so that files larger than memory
 //! pass through; a part is at least one index of the first axis, and where groups lie along that axis at least one group (of a few bits and
-//! odd widths up to eight). Only a [criterion](Pruning::by) other than the magnitude has a tensor in memory as a whole. The output has the same bytes on any number of threads. It takes its name when it is whole.
+//! odd widths up to eight). Only a [criterion](Pruning::by) other than the magnitude has a tensor in memory as a whole; slimming, and
+//! levels of activations that are found now, have the model. The output has the same bytes on any number of threads. It takes its name
+//! when it is whole.
 
 mod activations;
 mod budget;

@@ -13,8 +13,8 @@ pub enum Form {
     /// `MatMul`; else as `Dequantize`, or in 8 bits where the model cannot have the newer operators for it. The report says which.
     #[default]
     Auto,
-    /// Integers and a `DequantizeLinear` before what reads them: any weight, any runtime. Needs version 13 of ONNX's operators, 21 for 4 bits
-    /// and for groups, 25 for 2 bits.
+    /// Integers and a `DequantizeLinear` before what reads them: any weight, any runtime. Needs version 13 of ONNX's operators, 21 for 4
+    /// bits and for groups, 25 for 2 bits.
     Dequantize,
     /// ONNX Runtime's operator `MatMulNBits`, which multiplies by the codes as they are: `MatMul` with a matrix of weights.
     MatMulNBits,
@@ -32,7 +32,7 @@ pub enum Form {
 /// | `budget` | none | [`Budget`] | the bits of each weight, or that it stays, are chosen to keep within |
 /// | `histograms` | no | | the report has those of each tensor |
 /// | `activations` | none: floating-point numbers | with 8 bits, without groups | how an ONNX model multiplies by integers |
-/// | `keep` | none | parts of names | tensors that stay as they are |
+/// | `keep` | none | parts of names | tensors that stay as they are; slimming cuts them all the same |
 /// | `only` | all | parts of names, or operators | tensors that are changed at all |
 /// | `min_elements` | 1,024 | any | smaller tensors stay |
 /// | `slimming` | none | [`Slimming`](super::Slimming) | channels and blocks of an ONNX model that leave before it is quantized (feature `rten`) |
@@ -185,6 +185,34 @@ impl Recipe {
     /// What is put down of the numbers of a tensor.
     pub(super) fn looks(&self) -> (bool, bool) {
         (self.pruning.is_some() || self.histograms, self.histograms)
+    }
+
+    /// An error where activations, or slimming, are asked for that this file cannot have: `graph` says whether it is one that runs.
+    pub(super) fn check_graph(&self, graph: bool) -> Result<()> {
+        let refused = |found: &str, needed| Err(Error::argument("quantization of activations", found, needed));
+        #[cfg(feature = "rten")]
+        if self.slimming.is_some() && !graph {
+            return Err(Error::argument("slimming", "asked for", "none, for a file of tensors alone"));
+        }
+        match self {
+            Self { activations: None, .. } => Ok(()),
+            _ if !graph => refused("asked for", "none, for a file of tensors alone"),
+            Self { bits, .. } if *bits != Some(8) => refused("with weights of other bits", "with weights of 8 bits"),
+            Self { group: Some(_), .. } => refused("with groups of weights", "with a scale for each output channel"),
+            Self { budget: Some(_), .. } => refused("within a budget", "without one"),
+            #[cfg(feature = "rten")]
+            Self { pruning: Some(_), activations: Some(Activations::Static(..)), .. } => {
+                refused("with pruning, and found now", "for a model that is pruned already: zeros stay zero")
+            }
+            Self { form: Form::MatMulNBits, .. } => refused("with MatMulNBits", "in another form"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a tensor of this name is to stay.
+    #[cfg(feature = "rten")]
+    pub(super) fn keeps(&self, name: &str) -> bool {
+        self.keep.iter().any(|part| name.contains(part.as_str()))
     }
 
     /// Why a tensor stays as it is, where the recipe says so.

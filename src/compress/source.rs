@@ -105,8 +105,8 @@ impl Source {
         Ok(())
     }
 
-    /// Calls `visit` with the first index and the numbers of about `chunk` elements at a time, whole rows, as and in the order that the file
-    /// has them.
+    /// Calls `visit` with the first index and the numbers of about `chunk` elements at a time, whole rows, as and in the order that the
+    /// file has them.
     pub(super) fn chunks(&self, chunk: usize, visit: &mut dyn FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
         let (rows, width) = self.lines()?;
         let step = (chunk / width).max(1);

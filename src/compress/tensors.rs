@@ -105,7 +105,8 @@ struct Line<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Of each floating-point tensor of two axes or more that the recipe wants, `keep` says how it is kept in so many bits, or why it cannot be.
+    /// Of each floating-point tensor of two axes or more that the recipe wants, `keep` says how it is kept in so many bits, or why it
+    /// cannot be.
     pub(super) fn new(
         file: &'a dyn TensorFile,
         recipe: &'a Recipe,

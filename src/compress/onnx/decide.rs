@@ -39,9 +39,9 @@ pub(super) fn decide<'a, F: Length>(
     watch: Watch<'_>,
     files: impl Fn(&ModelProto) -> Result<F>,
 ) -> Result<Decided<'a, F>> {
-    let floats = model.clone();
+    let floats = recipe.activations.is_some().then(|| model.clone());
     let finish = |mut rewritten: Rewritten, prepared: Prepared<'a>, left: f64| {
-        activations::apply(&mut rewritten, recipe, &floats)?;
+        activations::apply(&mut rewritten, recipe, floats.clone())?;
         let Rewritten { model, items, report, .. } = rewritten;
         Ok(Decided { prepared, items, report, files: files(&model)?, left })
     };

@@ -32,9 +32,9 @@ use decide::Length;
 use rewrite::{Codes, Item, Target};
 use std::path::{Path, PathBuf};
 
-/// Quantizes the weights of an ONNX model, or prunes them, or both: matrices of `MatMul` and `Gemm`, kernels of convolutions, the matrices of `LSTM`, `GRU` and `RNN`,
-/// and tables of `Gather`, in the main graph and those within it, initializers and constants. All else stays as it was. `watch` is called
-/// again and again, and can stop the work.
+/// Quantizes the weights of an ONNX model, or prunes them, or both: matrices of `MatMul` and `Gemm`, kernels of convolutions, the
+/// matrices of `LSTM`, `GRU` and `RNN`, and tables of `Gather`, in the main graph and those within it, initializers and constants. All
+/// else stays as it was. `watch` is called again and again, and can stop the work.
 ///
 /// Pruned weights that are not quantized keep their elements, with zeros among them, or become
 /// [sparse initializers](super::Pruning::sparse_initializers).
@@ -46,8 +46,9 @@ use std::path::{Path, PathBuf};
 /// [`Io`](crate::ErrorKind::Io) when the output cannot be written; [`Cancelled`](crate::ErrorKind::Cancelled) when `watch` says so;
 /// [`Argument`](crate::ErrorKind::Argument) where both paths are the same file, and for [`Activations`](crate::compress::Activations) with
 /// other weights than of 8 bits and a scale for each output channel. [`Budget`](crate::ErrorKind::Budget)
-/// where nothing keeps within the recipe's budget, with the least there is. With activations whose levels are found now also what running the
-/// model can say, and `NonFinite`, with its name, for one that is NaN or infinite on one of the inputs.
+/// where nothing keeps within the recipe's budget, with the least there is. With activations whose levels are found now also what
+/// running the model can say, and `NonFinite`, with its name, for one that is NaN or infinite on one of the inputs.
+/// With slimming also [`Format`](crate::ErrorKind::Format) and [`Shape`](crate::ErrorKind::Shape), for a graph that is none.
 /// There is no output then, and the input is as it was.
 pub fn quantize(
     input: impl AsRef<Path>,

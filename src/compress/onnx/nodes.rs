@@ -1,6 +1,9 @@
 //! What a node of a graph is and has.
 
-use crate::format::onnx::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use crate::format::onnx::{
+    self,
+    proto::{AttributeProto, GraphProto, NodeProto, TensorProto},
+};
 use std::collections::BTreeSet;
 
 /// The attribute of a node by its name.
@@ -31,6 +34,20 @@ pub(in crate::compress) fn inner(node: &NodeProto) -> impl Iterator<Item = &Grap
 /// The graphs within a node, to be changed.
 pub(in crate::compress) fn inner_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
     node.attribute.iter_mut().flat_map(|attribute| attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs))
+}
+
+/// The graphs within a node, to be changed, and what comes before the names of their tensors, as where a model is read.
+pub(in crate::compress) fn inner_below<'a>(
+    node: &'a mut NodeProto,
+    path: &str,
+) -> impl Iterator<Item = (String, &'a mut GraphProto)> {
+    let node_path = format!("{path}{}", onnx::called(node));
+    node.attribute.iter_mut().flat_map(move |attribute| {
+        let way = format!("{node_path}/{}", attribute.name.as_deref().unwrap_or_default());
+        let one = attribute.g.as_deref_mut().map(|graph| (format!("{way}/"), graph));
+        let all = attribute.graphs.iter_mut().enumerate();
+        one.into_iter().chain(all.map(move |(i, graph)| (format!("{way}{i}/"), graph)))
+    })
 }
 
 /// All names of values in a graph and those within it.

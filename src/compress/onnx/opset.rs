@@ -1,7 +1,10 @@
 //! Which version of ONNX's operators a model needs, and whether it may have it.
 
 use super::nodes::{attribute, inner, is_onnx};
-use crate::format::onnx::proto::{ModelProto, NodeProto, OperatorSetIdProto};
+use crate::format::onnx::{
+    self,
+    proto::{ModelProto, NodeProto, OperatorSetIdProto},
+};
 
 /// The version of ONNX's own operators that a model imports.
 pub(super) fn version(model: &ModelProto) -> i64 {
@@ -68,13 +71,8 @@ pub(super) fn blocker(model: &ModelProto, from: i64, to: i64) -> Option<String> 
     }
     while let Some(node) = nodes.pop() {
         if let Some(change) = changed(node, from, to) {
-            let called =
-                node.name.as_deref().filter(|name| !name.is_empty()).or(node.output.first().map(String::as_str));
-            let operator = node.op_type.as_deref().unwrap_or_default();
-            return Some(format!(
-                "{operator} {:?} is another operator from version {change} on",
-                called.unwrap_or_default()
-            ));
+            let (operator, called) = (node.op_type.as_deref().unwrap_or_default(), onnx::called(node));
+            return Some(format!("{operator} {called:?} is another operator from version {change} on"));
         }
         nodes.extend(inner(node).flat_map(|graph| &graph.node));
     }

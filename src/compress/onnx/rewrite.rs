@@ -1,7 +1,7 @@
 //! A model whose weights are to be codes: new nodes, new tensors whose elements are to come, and the work that makes them.
 
 use super::{
-    nodes::{self, constant, inner_mut, is_identity, is_onnx, names},
+    nodes::{self, constant, inner_below, is_identity, is_onnx, names},
     opset,
     ways::{How, Of, Versions, Way},
     weights::{Axes, Use, aliases, uses},
@@ -163,9 +163,8 @@ pub(super) fn rewrite(mut model: ModelProto, recipe: &Recipe, picks: Picks<'_>) 
 impl Work<'_> {
     fn graph(&mut self, graph: &mut GraphProto, path: &str) -> Result<()> {
         for node in &mut graph.node {
-            let called = node.name.clone().or_else(|| node.output.first().cloned()).unwrap_or_default();
-            for inner in inner_mut(node) {
-                self.graph(inner, &format!("{path}{called}/"))?;
+            for (path, inner) in inner_below(node, path) {
+                self.graph(inner, &path)?;
             }
         }
         let inputs = graph.input.iter().filter_map(|input| input.name.clone());

@@ -76,7 +76,14 @@ impl Way {
                 (if multiplied { others * blocks * size as u128 } else { volume(shape) }, others * blocks)
             }
         };
-        let zeros = if symmetric { 0 } else { (levels * bits).div_ceil(8) };
+        let zeros = match (symmetric, self.group) {
+            (true, _) => 0,
+            // Those of each row in whole bytes.
+            (false, Some(size)) if self.multiplied => {
+                shape[axes.output] as u128 * (shape[axes.input].div_ceil(size) as u128 * bits).div_ceil(8)
+            }
+            (false, _) => (levels * bits).div_ceil(8),
+        };
         u64::try_from((codes * bits).div_ceil(8) + 4 * levels + zeros).unwrap_or(u64::MAX)
     }
 }
@@ -152,6 +159,7 @@ impl Of<'_> {
 
     /// Why what multiplies by it stays as it is, where activations are to be codes when the model runs.
     fn floats(&self, recipe: &Recipe) -> Option<&'static str> {
+        let longest = i32::MAX as usize / (255 * if recipe.symmetric { 127 } else { 255 });
         match recipe.activations {
             Some(Activations::Dynamic) if self.element != ElementType::F32 => Some("not of 32 bits"),
             Some(Activations::Dynamic)
@@ -159,6 +167,7 @@ impl Of<'_> {
             {
                 Some("read in several ways")
             }
+            Some(Activations::Dynamic) if self.shape[self.axes.input] > longest => Some("sums of more than 32 bits"),
             Some(Activations::Dynamic) => self.uses.iter().find_map(|of| of.floats),
             _ => None,
         }
@@ -178,6 +187,7 @@ impl Of<'_> {
             Form::Auto if bits == 8 => Err("8 bits are written as integers and their scales"),
             _ if !axes.matrix || !uses.iter().all(matrix) => Err("not only the right side of products, a matrix"),
             _ if element != ElementType::F32 => Err("not of 32 bits"),
+            _ if versions.from < 7 => Err("sums of operators below version 7 do not broadcast"),
             _ if !block.is_power_of_two() || block > MAX_BLOCK => Err("in groups of no power of two up to 65,536"),
             _ => Ok(Way { bits, group: Some(block), multiplied: true, integer: false }),
         };

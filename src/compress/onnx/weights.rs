@@ -34,7 +34,7 @@ impl Axes {
 }
 
 /// The axes of the weight that is an input of a node; `None` where no operator's weight is.
-fn axes(node: &NodeProto, input: usize, rank: usize) -> Option<Axes> {
+pub(super) fn axes(node: &NodeProto, input: usize, rank: usize) -> Option<Axes> {
     if !is_onnx(node) {
         return None;
     }

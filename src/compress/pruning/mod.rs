@@ -29,9 +29,9 @@ use threshold::{Threshold, thresholds};
 /// | [`sparse_initializers`](Self::sparse_initializers) | dense | | only what is left is listed in an ONNX model, where that is smaller |
 ///
 /// `round(share * n)` of `n` weights go, half to even, those that are zero already among them. Of equal scores the lower index stays;
-/// across tensors the earlier one. Scores are those of weights as `f32`. Magnitudes are compared in passes over the file, with 1 MiB of memory
-/// a thread; `n` of `m` takes a bit for each weight of the tensors that are worked on; another criterion has the numbers of one tensor a
-/// thread in memory, and their scores: 12 bytes a weight.
+/// across tensors the earlier one. Scores are those of weights as `f32`. Magnitudes are compared in passes over the file, with 1 MiB of
+/// memory a thread; `n` of `m` takes a bit for each weight of the tensors that are worked on; another criterion has the numbers of one
+/// tensor a thread in memory, and their scores: 12 bytes a weight.
 ///
 /// ```
 /// use lapidary::compress::{Pruning, Recipe};
@@ -88,8 +88,9 @@ impl Pruning {
     /// `keep` of each `of` neighbours along the axis that sums go over stay: the inputs of a layer. A last shorter block keeps
     /// `ceil(keep * length / of)`.
     ///
-    /// In an ONNX model the operator tells the axis; of other files it is the last of a matrix and the second of a convolution's kernel (three
-    /// axes and more), as PyTorch has them; the last but one where the file is Keras', and the last where it is TensorFlow Lite's.
+    /// Where an ONNX model is written, the operator tells the axis. Of files of tensors it is the last of a matrix and the second of a
+    /// convolution's kernel (three axes and more), as PyTorch has them; the last but one where the file is Keras', and the last where it
+    /// is TensorFlow Lite's.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) unless `keep` is from 1 to `of`.
@@ -111,10 +112,10 @@ impl Pruning {
         Self { global: true, ..self }
     }
 
-    /// In an ONNX model, a tensor that is smaller so becomes a sparse initializer: the weights that are not zero, and their indices of 8 bytes
-    /// each. Of `f32` that is smaller from two thirds of zeros on. Exact, but no faster: ONNX Runtime makes it dense when it loads the model.
-    /// ONNX's checker takes it, but not its strict type inference (`full_check`), as operators are declared for dense weights alone.
-    /// Models with weights in other files have none, as the checker does not read sparse ones there.
+    /// In an ONNX model, a tensor that is smaller so becomes a sparse initializer: the weights that are not zero, and their indices of 8
+    /// bytes each. Of `f32` that is smaller from two thirds of zeros on. Exact, but no faster: ONNX Runtime makes it dense when it loads
+    /// the model. ONNX's checker takes it, but not its strict type inference (`full_check`), as operators are declared for dense weights
+    /// alone. Models with weights in other files have none, as the checker does not read sparse ones there.
     pub fn sparse_initializers(self) -> Self {
         Self { sparse: true, ..self }
     }

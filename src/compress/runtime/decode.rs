@@ -47,7 +47,8 @@ pub(super) struct Levels<'a> {
     pub(super) block: usize,
 }
 
-/// `DequantizeLinear`: `y = (x - zero_point) * scale`, with the level of the whole tensor, of an index along `axis`, or of a block along it.
+/// `DequantizeLinear`: `y = (x - zero_point) * scale`, with the level of the whole tensor, of an index along `axis`, or of a block along
+/// it.
 ///
 /// # Errors
 /// [`Shape`](crate::ErrorKind::Shape) where the levels are not as many as the definition needs, [`Argument`](crate::ErrorKind::Argument)

@@ -4,7 +4,7 @@ use super::Runtime;
 use crate::{
     error::{Error, Result},
     format::{
-        file::{self, ElementType, TensorFile},
+        file::{self, ElementType, TensorFile, TensorInfo},
         onnx::{
             element_type,
             proto::{Size, TypeValue, ValueInfoProto},
@@ -78,6 +78,8 @@ constructors! {
 #[must_use]
 pub struct Inputs {
     given: Option<Vec<Vec<(String, Feed)>>>,
+    /// Of a file: which sample each is of is known by the inputs' names.
+    stored: Option<Vec<(String, Feed)>>,
     seed: u64,
     samples: usize,
     batch: usize,
@@ -91,7 +93,7 @@ impl Inputs {
     /// Random ones of the types and shapes that the model says: floating-point numbers from 0 to 1, small integers, and `true`.
     pub fn random(seed: u64) -> Self {
         let (runtime, sizes) = (Runtime::default(), BTreeMap::new());
-        Self { given: None, seed, samples: 1, batch: 1, integers: 2, sizes, runtime, limit: 1 << 31 }
+        Self { given: None, stored: None, seed, samples: 1, batch: 1, integers: 2, sizes, runtime, limit: 1 << 31 }
     }
 
     /// These: for each sample the inputs by their names.
@@ -107,14 +109,12 @@ impl Inputs {
     /// elements that are no input's.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let read = file::open(path)?;
-        let mut samples: BTreeMap<Option<usize>, Vec<(String, Feed)>> = BTreeMap::new();
-        for (index, info) in read.tensors().iter().enumerate() {
-            let numbered = info.name.rsplit_once('.').and_then(|(name, number)| Some((name, number.parse().ok()?)));
-            let (name, number) = numbered.map_or((&*info.name, None), |(name, number)| (name, Some(number)));
+        let feed = |(index, info): (usize, &TensorInfo)| {
             let feed = stored(&*read, index).map_err(|error| error.in_tensor(&info.name))?;
-            samples.entry(number).or_default().push((name.into(), feed));
-        }
-        Ok(Self::given(samples.into_values()))
+            Ok((info.name.clone(), feed))
+        };
+        let feeds = read.tensors().iter().enumerate().map(feed).collect::<Result<_>>()?;
+        Ok(Self { stored: Some(feeds), ..Self::random(0) })
     }
 
     /// Sizes that the model leaves open are this.
@@ -152,6 +152,7 @@ impl Inputs {
     pub(in crate::compress) fn samples(&self, specs: &[Spec]) -> Result<Vec<Vec<(String, Feed)>>> {
         let samples = match &self.given {
             Some(samples) => samples.clone(),
+            None if self.stored.is_some() => numbered(self.stored.iter().flatten(), specs),
             None => (0..self.samples).map(|sample| self.sample(sample, specs)).collect::<Result<_>>()?,
         };
         if samples.is_empty() {
@@ -198,6 +199,18 @@ impl Inputs {
             Dim::Open(name) => self.sizes.get(name).copied().unwrap_or(self.batch),
         }
     }
+}
+
+/// The samples of a file: a name that no input has ends with the number of its sample.
+fn numbered<'a>(feeds: impl Iterator<Item = &'a (String, Feed)>, specs: &[Spec]) -> Vec<Vec<(String, Feed)>> {
+    let mut samples: BTreeMap<Option<usize>, Vec<(String, Feed)>> = BTreeMap::new();
+    for (name, feed) in feeds {
+        let split = name.rsplit_once('.').filter(|_| !specs.iter().any(|spec| spec.name == *name));
+        let numbered = split.and_then(|(name, number)| Some((name, number.parse().ok()?)));
+        let (name, number) = numbered.map_or((&**name, None), |(name, number)| (name, Some(number)));
+        samples.entry(number).or_default().push((name.into(), feed.clone()));
+    }
+    samples.into_values().collect()
 }
 
 /// A tensor of a file as an input.

@@ -14,13 +14,13 @@ pub(super) use inputs::{Data, Spec, check};
 pub use inputs::{Feed, Inputs};
 pub(super) use session::Output;
 
-use super::onnx::nodes::{attribute, inner_mut, is_onnx, names};
+use super::onnx::nodes::{attribute, inner, inner_mut, is_onnx, names};
 use crate::{
     error::{Error, Result},
     format::{
         file::TensorFile,
         onnx::{
-            Onnx,
+            self, Onnx,
             proto::{AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto},
         },
     },
@@ -86,13 +86,13 @@ impl Model {
     }
 
     /// `bytes`: how long it is. Its elements are in it.
-    pub(super) fn new(mut model: ModelProto, bytes: u64, limit: u64) -> Result<Self> {
+    pub(super) fn new(mut model: ModelProto, mut bytes: u64, limit: u64) -> Result<Self> {
         if bytes > limit {
             return Err(Error::argument("bytes of the model in memory", bytes, "within the limit"));
         }
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
         if let Some(graph) = &mut model.graph {
-            sparse::densify(graph, limit)?;
+            bytes = bytes.saturating_add(sparse::densify(graph, limit - bytes)?);
             // An input with a value of its own need not be given.
             let own: BTreeSet<_> = graph.initializer.iter().filter_map(|tensor| tensor.name.clone()).collect();
             graph.input.retain(|input| !input.name.as_ref().is_some_and(|name| own.contains(name)));
@@ -120,6 +120,9 @@ impl Model {
         if inputs.runtime == Runtime::Ort {
             return Ok((Session::Ort(ort::Loaded::load(what, &self.model.encode_to_vec())?), Vec::new()));
         }
+        if let Some(graph) = &self.model.graph {
+            check_depth(graph)?;
+        }
         let expanded = expand::expand(&mut self.model, self.bytes, inputs.limit)?;
         if let Some(graph) = &mut self.model.graph {
             let mut values = BTreeSet::new();
@@ -136,23 +139,70 @@ impl Model {
 /// `AttributeProto.AttributeType.INTS`.
 const INTS: i32 = 7;
 
-/// Gives convolutions the strides and dilations that they have without saying so: the runtime wants to be told.
+/// Gives convolutions and pools the strides, dilations and padding that they have without saying so: the runtime wants to be told.
 fn complete(graph: &mut GraphProto) {
     let axes = |tensor: &TensorProto| Some((tensor.name.clone()?, tensor.dims.len().checked_sub(2)?));
     let spatial: BTreeMap<String, usize> = graph.initializer.iter().filter_map(axes).collect();
     for node in &mut graph.node {
-        if is_onnx(node) && matches!(node.op_type.as_deref(), Some("Conv" | "ConvTranspose")) {
-            let kernel = attribute(node, "kernel_shape").map(|kernel| kernel.ints.len());
-            let Some(axes) = kernel.or_else(|| spatial.get(node.input.get(1)?).copied()) else { continue };
-            for name in ["strides", "dilations"] {
-                if attribute(node, name).is_none() {
-                    let (name, r#type) = (Some(name.into()), Some(INTS));
-                    node.attribute.push(AttributeProto { name, r#type, ints: vec![1; axes], ..Default::default() });
-                }
+        inner_mut(node).for_each(complete);
+        let given: &[(&str, usize, i64)] = match node.op_type.as_deref().filter(|_| is_onnx(node)) {
+            Some("Conv" | "ConvTranspose" | "MaxPool") => &[("strides", 1, 1), ("dilations", 1, 1), ("pads", 2, 0)],
+            Some("AveragePool") => &[("strides", 1, 1), ("pads", 2, 0)],
+            _ => continue,
+        };
+        let kernel = attribute(node, "kernel_shape").map(|kernel| kernel.ints.len());
+        let Some(axes) = kernel.or_else(|| spatial.get(node.input.get(1)?).copied()) else { continue };
+        let padding = attribute(node, "auto_pad").and_then(|mode| mode.s.as_deref()).unwrap_or(b"NOTSET").to_vec();
+        let computed = padding.starts_with(b"SAME");
+        if !computed {
+            node.attribute.retain(|attribute| attribute.name.as_deref() != Some("auto_pad"));
+        }
+        for &(name, times, value) in given {
+            if attribute(node, name).is_none() && !(name == "pads" && computed) {
+                let (name, r#type) = (Some(name.into()), Some(INTS));
+                let ints = vec![value; axes.saturating_mul(times)];
+                node.attribute.push(AttributeProto { name, r#type, ints, ..Default::default() });
             }
         }
-        inner_mut(node).for_each(complete);
     }
+}
+
+/// The longest chain of nodes that the runtime's stack has room for.
+const MAX_DEPTH: usize = 20_000;
+
+/// An error where a chain of nodes is longer than the runtime can follow, or closed.
+fn check_depth(graph: &GraphProto) -> Result<()> {
+    let made = graph.node.iter().enumerate().flat_map(|(i, node)| node.output.iter().map(move |name| (name, i)));
+    let makers: BTreeMap<&String, usize> = made.filter(|(name, _)| !name.is_empty()).collect();
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); graph.node.len()];
+    let mut waits_for = vec![0usize; graph.node.len()];
+    for (i, node) in graph.node.iter().enumerate() {
+        for &maker in node.input.iter().filter_map(|name| makers.get(name)) {
+            readers[maker].push(i);
+            waits_for[i] += 1;
+        }
+        inner(node).try_for_each(check_depth)?;
+    }
+    // One layer after the other: nodes whose inputs are there.
+    let mut layer: Vec<usize> = (0..waits_for.len()).filter(|&i| waits_for[i] == 0).collect();
+    let (mut depth, mut left) = (0, graph.node.len());
+    while let Some(&first) = layer.first() {
+        depth += 1;
+        left -= layer.len();
+        if depth > MAX_DEPTH {
+            let called = onnx::called(&graph.node[first]);
+            return Err(Error::argument("chain of nodes", depth, "of at most 20,000").in_tensor(called));
+        }
+        let mut next = Vec::new();
+        for &reader in layer.iter().flat_map(|&i| &readers[i]) {
+            waits_for[reader] -= 1;
+            if waits_for[reader] == 0 {
+                next.push(reader);
+            }
+        }
+        layer = next;
+    }
+    if left > 0 { Err(Error::format(0, format!("{left} nodes wait for one another"))) } else { Ok(()) }
 }
 
 /// Gives nodes that are called as a value another name: the runtime has one list of both.
@@ -164,5 +214,30 @@ fn distinguish(graph: &mut GraphProto, values: &BTreeSet<String>) {
             }
         }
         inner_mut(node).for_each(|graph| distinguish(graph, values));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ErrorKind, format::onnx::proto::NodeProto};
+
+    #[test]
+    fn chains_end() {
+        let node = |from: usize, to: usize| NodeProto {
+            op_type: Some("Relu".into()),
+            input: vec![format!("v{from}")],
+            output: vec![format!("v{to}")],
+            ..Default::default()
+        };
+        let chain =
+            |count: usize| GraphProto { node: (0..count).map(|i| node(i, i + 1)).collect(), ..Default::default() };
+        let mut backwards = chain(MAX_DEPTH + 1);
+        check_depth(&chain(MAX_DEPTH)).unwrap();
+        backwards.node.reverse();
+        assert_eq!(check_depth(&backwards).unwrap_err().kind(), ErrorKind::Argument);
+        let mut cycle = chain(3);
+        cycle.node.push(node(3, 0));
+        assert_eq!(check_depth(&cycle).unwrap_err().kind(), ErrorKind::Format);
     }
 }

@@ -44,6 +44,7 @@ impl Loaded {
         }
         let poisoned = |error: &dyn fmt::Display| Error::runtime(self.what, error);
         let mut session = self.session.lock().map_err(|error| poisoned(&error))?;
+        let session = &mut *session;
         let values = guarded(self.what, || session.run(inputs))?;
         let read = |name: &String| match values.get(name) {
             Some(value) => output(value).map_err(|error| error.in_tensor(name)),
@@ -54,7 +55,7 @@ impl Loaded {
 }
 
 fn value(feed: &Feed) -> Result<SessionInputValue<'static>> {
-    fn of<T: PrimitiveTensorElementType + fmt::Debug + Clone + 'static>(
+    fn of<T: PrimitiveTensorElementType + fmt::Debug + Clone + Send + Sync + 'static>(
         shape: &[usize],
         values: &[T],
     ) -> Result<SessionInputValue<'static>> {

@@ -4,11 +4,7 @@ use super::inputs::{Data, Feed};
 use crate::error::{Error, Result};
 use rten::{ModelOptions, NodeId, Value, ValueOrView};
 use rten_tensor::{AsView, Layout};
-use std::{
-    any::Any,
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::{any::Any, fmt, thread};
 
 /// A model that the runtime has loaded.
 pub(in crate::compress) struct Session {
@@ -22,12 +18,21 @@ pub(in crate::compress) struct Output {
     pub(in crate::compress) values: Vec<f64>,
 }
 
-/// `work`, with a panic as an error. What it leaves behind is dropped.
-pub(super) fn guarded<T, E: fmt::Display>(what: &'static str, work: impl FnOnce() -> Result<T, E>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| Error::runtime(what, error)),
-        Err(panic) => Err(Error::runtime(what, format!("the runtime panicked: {}", message(&*panic)))),
-    }
+/// Bytes of stack to run a model on: the runtime calls itself for each node of a chain.
+const STACK: usize = 256 << 20;
+
+/// `work` on a stack of its own, with a panic as an error. What it leaves behind is dropped.
+pub(super) fn guarded<T: Send, E: fmt::Display + Send>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        match thread.map_err(|error| Error::runtime(what, error))?.join() {
+            Ok(result) => result.map_err(|error| Error::runtime(what, error)),
+            Err(panic) => Err(Error::runtime(what, format!("the runtime panicked: {}", message(&*panic)))),
+        }
+    })
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

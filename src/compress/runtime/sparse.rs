@@ -10,16 +10,19 @@ use crate::{
     tensor::view::{checked_volume, filled},
 };
 
-/// Makes the sparse initializers of a graph and those within it dense. Each takes at most `limit` bytes.
-pub(super) fn densify(graph: &mut GraphProto, limit: u64) -> Result<()> {
-    for node in &mut graph.node {
-        inner_mut(node).try_for_each(|graph| densify(graph, limit))?;
+/// Makes the sparse initializers of a graph and those within it dense, which takes at most `limit` bytes. Returns how many.
+pub(super) fn densify(graph: &mut GraphProto, limit: u64) -> Result<u64> {
+    let mut bytes = 0;
+    for inner in graph.node.iter_mut().flat_map(inner_mut) {
+        bytes += densify(inner, limit - bytes)?;
     }
     for sparse in std::mem::take(&mut graph.sparse_initializer) {
         let name = sparse.values.as_ref().and_then(|values| values.name.clone()).unwrap_or_default();
-        graph.initializer.push(dense(&name, &sparse, limit).map_err(|error| error.in_tensor(&name))?);
+        let tensor = dense(&name, &sparse, limit - bytes).map_err(|error| error.in_tensor(&name))?;
+        bytes += tensor.raw_data.as_ref().map_or(0, |raw| raw.len() as u64);
+        graph.initializer.push(tensor);
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn dense(name: &str, sparse: &SparseTensorProto, limit: u64) -> Result<TensorProto> {
@@ -48,6 +51,9 @@ fn dense(name: &str, sparse: &SparseTensorProto, limit: u64) -> Result<TensorPro
         [_, axes] if *axes == shape.len() && *axes > 0 => *axes,
         _ => return Err(malformed("whose indices fit no shape")),
     };
+    if places.1.first() != info.shape.first() || info.shape.len() != 1 {
+        return Err(malformed("with not as many indices as values"));
+    }
     let read = |bytes: &[u8; 8]| usize::try_from(i64::from_le_bytes(*bytes)).ok();
     for (number, at) in numbers.chunks_exact(size).zip(places.0.as_chunks().0.chunks_exact(per)) {
         let place = match at {

@@ -12,10 +12,10 @@ use std::path::Path;
 /// Runs an ONNX model and a smaller one made of it on the same inputs, and compares each output.
 ///
 /// The runtime is `rten`, unless [`Inputs::with_runtime`] says otherwise. What `rten` does not have is made of what it has, first:
-/// `DequantizeLinear` of constants of 2, 4 or 8 bits becomes the tensor of `f32` that it stands for, `MatMulNBits` becomes `MatMul` with one,
-/// and `MatMulInteger` by a constant a `MatMul` of integers in `f32`. The rest is as it is in the files: activations become codes and numbers
-/// again where the model says so. So this says what the codes cost, not how another runtime rounds. `rten` has no types of 16 bits, and takes
-/// 64-bit integers as those of 32.
+/// `DequantizeLinear` of constants of 2, 4 or 8 bits becomes the tensor of `f32` that it stands for, `MatMulNBits` becomes `MatMul` with
+/// one, and `MatMulInteger` by a constant a `MatMul` of integers in `f32`. The rest is as it is in the files: activations become codes
+/// and numbers again where the model says so. So this says what the codes cost, not how another runtime rounds. `rten` has no types of
+/// 16 bits, and takes 64-bit integers as those of 32.
 ///
 /// One model after the other is in memory as a whole, decoded, two to three times; [`Inputs::with_limit`] says how large it may be.
 /// The inputs are the same on each run; the runtime's sums are in an order of its own, which may depend on the processor.
@@ -29,10 +29,10 @@ use std::path::Path;
 /// ```
 ///
 /// # Errors
-/// As [`Onnx::open`](crate::format::onnx::Onnx::open); [`Argument`](crate::ErrorKind::Argument) for a model beyond the limit, for inputs that
-/// are missing, unknown or of another type, and for models with other outputs; [`Shape`](crate::ErrorKind::Shape) for inputs and outputs of
-/// other shapes; [`Runtime`](crate::ErrorKind::Runtime), with the runtime's words, when it cannot load or run a model, or panics, or its
-/// library is not found.
+/// As [`Onnx::open`](crate::format::onnx::Onnx::open); [`Argument`](crate::ErrorKind::Argument) for a model beyond the limit, for inputs
+/// that are missing, unknown or of another type, and for models with other outputs; [`Shape`](crate::ErrorKind::Shape) for inputs and
+/// outputs of other shapes; [`Runtime`](crate::ErrorKind::Runtime), with the runtime's words, when it cannot load or run a model, or
+/// panics, or its library is not found.
 pub fn verify(original: impl AsRef<Path>, compressed: impl AsRef<Path>, inputs: &Inputs) -> Result<Verification> {
     let first = Model::open(original.as_ref(), inputs.limit)?;
     let second = Model::open(compressed.as_ref(), inputs.limit)?;

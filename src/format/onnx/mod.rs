@@ -1,9 +1,9 @@
 //! ONNX models: every field is read and written again, weights stay views of the mapped file.
 //!
 //! [`Onnx::open`] reads a model, with the files its tensors may lie in. All tensors with elements are listed, wherever they are:
-//! initializers, dense or sparse, and attributes (of `Constant` nodes, say), of the main graph, of the graphs within `If`, `Loop` and `Scan`,
-//! of functions and of training. A changed [`proto::ModelProto`] is written by [`layout`], or by [`layout_external`] with its weights in a file
-//! of their own, as models of 2 GB and more need it.
+//! initializers, dense or sparse, and attributes (of `Constant` nodes, say), of the main graph, of the graphs within `If`, `Loop` and
+//! `Scan`, of functions and of training. A changed [`proto::ModelProto`] is written by [`layout`], or by [`layout_external`] with its
+//! weights in a file of their own, as models of 2 GB and more need it.
 //!
 //! ```
 //! use lapidary::format::{file::{ElementType, TensorFile}, onnx::{self, Onnx, proto}};
@@ -30,6 +30,7 @@ mod visit;
 
 pub(crate) use tensor::{bytes as tensor_bytes, info as tensor_info, pending_number};
 pub use tensor::{pending, tensor};
+pub(crate) use visit::called;
 
 pub(crate) use super::file::Bytes;
 use super::file::{ElementType, Layout, TensorFile, TensorInfo, at};

@@ -10,7 +10,7 @@
 use crate::{
     compress::{
         onnx::{
-            nodes::{inner_mut, is_identity, is_onnx, names, unique},
+            nodes::{inner_below, is_identity, is_onnx, names, unique},
             rewrite::{Item, Rewritten, Target, integer, node},
         },
         report::ActivationReport,
@@ -57,9 +57,8 @@ struct Codes {
 impl Work<'_> {
     fn graph(&mut self, graph: &mut GraphProto, path: &str) {
         for node in &mut graph.node {
-            let called = node.name.clone().or_else(|| node.output.first().cloned()).unwrap_or_default();
-            for inner in inner_mut(node) {
-                self.graph(inner, &format!("{path}{called}/"));
+            for (path, inner) in inner_below(node, path) {
+                self.graph(inner, &path);
             }
         }
         let mut pending: BTreeMap<String, &mut TensorProto> = BTreeMap::new();

@@ -10,6 +10,7 @@
 
 use crate::{
     compress::onnx::nodes::{attribute, inner, is_onnx, names, unique},
+    compress::recipe::Recipe,
     error::Result,
     format::{
         file::ElementType,
@@ -71,8 +72,13 @@ struct Folded {
     bias: TensorProto,
 }
 
-/// Folds all normalizations of the main graph that directly follow a convolution and nothing else reads from it. Returns how many.
-pub(super) fn normalizations(model: &mut ModelProto) -> Result<usize> {
+/// Folds all normalizations of the main graph that directly follow a convolution and nothing else reads from it, unless the recipe keeps
+/// one of their tensors. Returns how many.
+pub(super) fn normalizations(model: &mut ModelProto, recipe: &Recipe) -> Result<usize> {
+    // What training sets has to stay what it is.
+    if !model.training_info.is_empty() {
+        return Ok(0);
+    }
     let Some(graph) = &mut model.graph else { return Ok(0) };
     let mut all = BTreeSet::new();
     names(graph, &mut all);
@@ -84,6 +90,7 @@ pub(super) fn normalizations(model: &mut ModelProto) -> Result<usize> {
         if let Some(input) = node.input.first()
             && let Some(&convolution) = makers.get(input)
             && constants.once(input)
+            && !stays(&graph.node[convolution], node, &constants, recipe)
             && let Some((weight, bias)) = fold(&graph.node[convolution], node, &constants, &mut all)?
         {
             folded.push(Folded { convolution, normalization: i, weight, bias });
@@ -105,7 +112,19 @@ pub(super) fn normalizations(model: &mut ModelProto) -> Result<usize> {
     graph.node.retain(|_| at.next().is_none_or(|i: usize| !gone.contains(&i)));
     graph.initializer.extend(folded.iter().flat_map(|folded| [folded.weight.clone(), folded.bias.clone()]));
     sweep(graph, &idle);
+    if !folded.is_empty() {
+        model.ir_version = Some(model.ir_version.unwrap_or(0).max(4));
+    }
     Ok(folded.len())
+}
+
+/// Whether the recipe leaves the weight as it is, or keeps another tensor of the two nodes.
+fn stays(convolution: &NodeProto, normalization: &NodeProto, constants: &Constants<'_>, recipe: &Recipe) -> bool {
+    let all = convolution.input.iter().chain(&normalization.input);
+    let weight = convolution.input.get(1).and_then(|name| Some((name, constants.tensors.get(name.as_str())?)));
+    let count = |tensor: &TensorProto| tensor.dims.iter().map(|&size| size.max(0) as usize).product();
+    all.into_iter().any(|name| recipe.keeps(name))
+        || weight.is_some_and(|(name, tensor)| recipe.kept(name, &["Conv"], count(tensor)).is_some())
 }
 
 /// Drops those of these initializers that nothing reads any more and that are no inputs.
@@ -217,7 +236,7 @@ mod tests {
     /// The weight and the bias after it, if it was folded.
     fn folded(mut model: ModelProto) -> Option<(Vec<f32>, Vec<f32>)> {
         let before = model.clone();
-        let count = normalizations(&mut model).unwrap();
+        let count = normalizations(&mut model, &Recipe::new().with_bits(8).unwrap().with_min_elements(0)).unwrap();
         if count == 0 {
             assert_eq!(model, before);
             return None;

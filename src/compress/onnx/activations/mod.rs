@@ -24,7 +24,7 @@ pub(super) fn prepare<'a>(model: &mut ModelProto, recipe: &'a Recipe) -> Result<
         None | Some(Activations::Dynamic) => Ok((Cow::Borrowed(recipe), None)),
         #[cfg(feature = "rten")]
         Some(Activations::Static(..)) => {
-            let folded = fold::normalizations(model)?;
+            let folded = fold::normalizations(model, recipe)?;
             let said = format!("{folded} batch normalizations are part of the convolutions before them.");
             let recipe = recipe.clone().symmetric().with_form(crate::compress::Form::Dequantize);
             Ok((Cow::Owned(recipe), Some(said).filter(|_| folded > 0)))
@@ -33,11 +33,13 @@ pub(super) fn prepare<'a>(model: &mut ModelProto, recipe: &'a Recipe) -> Result<
 }
 
 /// Makes activations codes where the recipe says so, in a model whose weights are. `floats` is the model as it was before.
-pub(super) fn apply(rewritten: &mut Rewritten, recipe: &Recipe, floats: &ModelProto) -> Result<()> {
+pub(super) fn apply(rewritten: &mut Rewritten, recipe: &Recipe, floats: Option<ModelProto>) -> Result<()> {
     match &recipe.activations {
         None => Ok(()),
         Some(Activations::Dynamic) => dynamic::apply(rewritten),
         #[cfg(feature = "rten")]
-        Some(Activations::Static(inputs, method)) => qdq::apply(rewritten, floats.clone(), inputs, *method),
+        Some(Activations::Static(inputs, method)) => {
+            floats.map_or(Ok(()), |floats| qdq::apply(rewritten, recipe, floats, inputs, *method))
+        }
     }
 }

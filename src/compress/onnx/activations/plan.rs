@@ -2,7 +2,7 @@
 
 use crate::compress::onnx::{
     nodes::{constant, inner, is_identity, is_onnx},
-    weights::altered,
+    weights::{altered, axes},
 };
 use crate::format::onnx::proto::{GraphProto, NodeProto};
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,9 +124,21 @@ impl<'a> Wanted<'a> {
     }
 }
 
+/// A planned weight.
+pub(super) struct Weight {
+    pub(super) rank: usize,
+    /// The axis of its scales.
+    pub(super) axis: usize,
+    /// Products in a sum.
+    pub(super) length: usize,
+}
+
+/// The most products of `uint8` and `int8` that no sum of 32 bits is too small for.
+const MAX_LENGTH: usize = i32::MAX as usize / (255 * 127);
+
 impl Plan {
-    /// `weights`: the numbers that codes of planned weights stand for, and how many axes they have.
-    pub(super) fn new(graph: &GraphProto, weights: &BTreeMap<String, usize>) -> Self {
+    /// `weights`: the numbers that codes of planned weights stand for.
+    pub(super) fn new(graph: &GraphProto, weights: &BTreeMap<String, Weight>) -> Self {
         let graph = Graph::new(graph);
         let mut plan = Self::default();
         let mut names: BTreeMap<&str, &str> = weights.keys().map(|name| (name.as_str(), name.as_str())).collect();
@@ -137,13 +149,18 @@ impl Plan {
             {
                 names.insert(to, root);
             }
-            let rank = |name: &str| weights.get(name).copied().unwrap_or(0);
+            // A scale lies along one axis, and a sum of integers has 32 bits.
+            let fits = |name: &str| {
+                let own = weights.get(name).filter(|own| own.length <= MAX_LENGTH);
+                own.is_some_and(|own| axes(node, 1, own.rank).is_some_and(|axes| axes.output == own.axis))
+            };
             if let [input, weight, ..] = &node.input[..]
                 && let Some(&root) = names.get(weight.as_str())
                 && !graph.constants.contains(input.as_str())
                 && !names.contains_key(input.as_str())
+                && fits(root)
                 && (is(node, &["Conv"])
-                    || is(node, &["MatMul"]) && rank(root) == 2
+                    || is(node, &["MatMul"]) && weights.get(root).is_some_and(|own| own.rank == 2)
                     || is(node, &["Gemm"]) && altered(node).is_none())
             {
                 plan.weighted.insert(i, root.into());

@@ -1,14 +1,19 @@
 //! Activations whose levels stay: pairs of `QuantizeLinear` and `DequantizeLinear`, of which runtimes make integer operators.
 
-use super::{fold, plan::Plan, ranges::ranges};
+use super::{
+    fold,
+    plan::{Plan, Weight},
+    ranges::ranges,
+};
 use crate::{
     compress::{
         activations::RangeMethod,
-        encode::encode,
+        encode::{Scheme, encode},
         onnx::{
             nodes::{is_onnx, names, unique},
             rewrite::{Item, Rewritten, Target, integer, node},
         },
+        recipe::Recipe,
         report::{ActivationReport, Levels},
         runtime::Inputs,
         source::CHUNK,
@@ -24,12 +29,26 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Puts pairs around what multiplies by pending weights. `floats` is the model before.
-pub(super) fn apply(rewritten: &mut Rewritten, floats: ModelProto, inputs: &Inputs, method: RangeMethod) -> Result<()> {
+pub(super) fn apply(
+    rewritten: &mut Rewritten,
+    recipe: &Recipe,
+    floats: ModelProto,
+    inputs: &Inputs,
+    method: RangeMethod,
+) -> Result<()> {
     let notes = &mut rewritten.report.notes;
     let Some(graph) = &mut rewritten.model.graph else { return Ok(()) };
     let items = weights(graph, &rewritten.items);
-    let ranks = items.iter().map(|(name, item)| (name.clone(), item.source.shape.len())).collect();
-    let plan = Plan::new(graph, &ranks);
+    let weight = |item: &Item| {
+        let Target::Codes { scheme: Scheme { granularity: Granularity::Channel { axis }, .. }, .. } = item.target
+        else {
+            return None;
+        };
+        let (shape, count) = (&item.source.shape, item.source.shape.get(axis).copied()?.max(1));
+        Some(Weight { rank: shape.len(), axis, length: shape.iter().product::<usize>() / count })
+    };
+    let planned = items.iter().filter_map(|(name, item)| Some((name.clone(), weight(item)?))).collect();
+    let plan = Plan::new(graph, &planned);
     if plan.values.is_empty() {
         notes.push("No activation became codes: nothing multiplies by a quantized weight.".into());
         return Ok(());
@@ -72,7 +91,7 @@ pub(super) fn apply(rewritten: &mut Rewritten, floats: ModelProto, inputs: &Inpu
         });
     }
     let mut work = Work { graph, plan: &plan, activations: &activations, names: all };
-    let Biases { nodes: biases, replaced, stay } = work.biases(&items)?;
+    let Biases { nodes: biases, replaced, stay } = work.biases(&items, recipe)?;
     let zeros = work.zeros(&items)?;
     work.pairs(biases);
     for (report, bytes) in zeros {
@@ -157,8 +176,8 @@ impl Work<'_> {
         [unnamed("QuantizeLinear", input, codes), unnamed("DequantizeLinear", back, to)]
     }
 
-    /// Gives weights their zero points, which are 0: ONNX Runtime makes no integer operator of a `Gemm` whose weight has none. Returns their
-    /// lengths by the places of the weights in the report.
+    /// Gives weights their zero points, which are 0: ONNX Runtime makes no integer operator of a `Gemm` whose weight has none. Returns
+    /// their lengths by the places of the weights in the report.
     fn zeros(&mut self, items: &BTreeMap<String, &Item>) -> Result<Vec<(usize, u64)>> {
         let weights: BTreeSet<&String> = self.plan.weighted.values().collect();
         let mut lengths = Vec::new();
@@ -224,7 +243,7 @@ impl Work<'_> {
     }
 
     /// Makes integers of the biases: `round(bias / (scale of the input * scale of the channel's weights))`.
-    fn biases(&mut self, items: &BTreeMap<String, &Item>) -> Result<Biases> {
+    fn biases(&mut self, items: &BTreeMap<String, &Item>, recipe: &Recipe) -> Result<Biases> {
         let places: BTreeMap<&str, usize> =
             self.plan.values.iter().enumerate().map(|(i, value)| (value.name.as_str(), i)).collect();
         let mut scales: BTreeMap<&str, Vec<f32>> = BTreeMap::new();
@@ -232,7 +251,9 @@ impl Work<'_> {
         for (&i, weight) in &self.plan.weighted {
             let Some([input, _, bias]) = self.graph.node.get(i).map(|node| &node.input[..]) else { continue };
             let activation = places.get(input.as_str()).and_then(|&place| self.activations.get(place));
-            let (Some(activation), Some(&item), false) = (activation, items.get(weight), bias.is_empty()) else {
+            let (Some(activation), Some(&item), false) =
+                (activation, items.get(weight), bias.is_empty() || recipe.keeps(bias))
+            else {
                 continue;
             };
             let own = match scales.get(weight.as_str()) {
