@@ -329,6 +329,78 @@ fn channels_that_are_zero_leave_without_a_trace() {
     }
 }
 
+/// What a slim model says after half of the hidden channels, which are 0, were to leave.
+fn same(net: Net, output: (&str, &[i64]), opset: i64, ir_version: i64) -> SlimmedReport {
+    let folder = Folder::new("same");
+    let mut whole = model(
+        opset,
+        GraphProto {
+            node: net.nodes,
+            initializer: net.tensors,
+            name: Some("g".into()),
+            input: vec![value("x", &[8, 16])],
+            output: vec![value(output.0, output.1)],
+            ..Default::default()
+        },
+    );
+    whole.ir_version = Some(ir_version);
+    let graph = whole.graph.as_mut().unwrap();
+    if ir_version < 4 {
+        let inputs = graph.initializer.iter().map(|tensor| value(tensor.name.as_deref().unwrap(), &tensor.dims));
+        graph.input.extend(inputs.collect::<Vec<_>>());
+    }
+    let input = folder.write(&whole);
+    let (slimmed, _) = folder.slim(&input, Slimming::ratio(0.5, Inputs::random(1)).unwrap()).unwrap();
+    let verification = compress::verify(&input, folder.out(), &Inputs::random(2)).unwrap();
+    assert!(verification.max_relative() < 1e-5, "{verification}\n{slimmed}");
+    let written = Onnx::open(folder.out()).unwrap();
+    let graph = written.model().graph.as_ref().unwrap();
+    let is_input = |name: &Option<String>| graph.input.iter().any(|input| input.name == *name);
+    assert!(written.model().ir_version >= Some(4) || graph.initializer.iter().all(|tensor| is_input(&tensor.name)));
+    slimmed
+}
+
+#[test]
+fn sums_and_slices_mean_what_they_meant() {
+    let net = || Net { numbers: Numbers(9), nodes: vec![], tensors: vec![], count: 0 };
+    // As many rows as outputs: what is added is a number for each row.
+    for shape in [&[8usize, 1][..], &[8], &[1, 8]] {
+        let mut net = net();
+        let h = net.dense("x", 16, 16, 8);
+        let h = net.add("Relu", &[&h], vec![]);
+        let w = net.rows(&[8, 16], 8);
+        let c = net.rows(shape, shape[0]);
+        let y = net.add("Gemm", &[&h, &w, &c], vec![integer("transB", 1)]);
+        let slimmed = same(net, (&y, &[8, 8]), 13, 8);
+        assert_eq!(slimmed.frozen.iter().any(|of| of.node == y), shape == [8, 1], "{slimmed}");
+    }
+    // Values that are called as parts of others, and the format in which all tensors are inputs.
+    for ir_version in [3, 8] {
+        let mut net = net();
+        let h = net.dense("x", 16, 32, 16);
+        for node in &mut net.nodes {
+            node.output[0] = "y".into();
+        }
+        net.nodes.push(node("Relu", &["y"], "y#2", vec![]));
+        let w = net.rows(&[4, 32], 4);
+        let b = net.rows(&[4], 4);
+        net.nodes.push(node("Gemm", &["y#2", &w, &b], "z", vec![integer("transB", 1)]));
+        let slimmed = same(net, ("z", &[8, 4]), 8, ir_version);
+        assert!(h != "y" && slimmed.groups.iter().any(|group| group.name == "y" && group.after == 16), "{slimmed}");
+        assert!(slimmed.groups.iter().all(|group| !group.name.contains('#')), "{slimmed}");
+    }
+    // Axes that are computed.
+    let mut net = net();
+    let h = net.dense("x", 16, 32, 16);
+    let (starts, ends) = (net.list(&[8]), net.list(&[16]));
+    let narrow: Vec<u8> = 1i32.to_le_bytes().into();
+    net.tensors.push(onnx::tensor("one", ElementType::I32, &[1], narrow.into()).unwrap());
+    let axes = net.add("Cast", &["one"], vec![integer("to", 7)]);
+    let s = net.add("Slice", &[&h, &starts, &ends, &axes], vec![]);
+    let y = net.dense(&s, 8, 4, 4);
+    same(net, (&y, &[8, 4]), 13, 8);
+}
+
 /// Products with a bias apart, the error function as exporters write it, a recurrent layer in both directions, a computed shape.
 fn sequence_net() -> ModelProto {
     let mut net = Net { numbers: Numbers(5), nodes: vec![], tensors: vec![], count: 0 };

@@ -311,9 +311,9 @@ impl Apply<'_> {
             None => attribute(&value, name).map(|a| a.ints.clone()),
         };
         let axes = given(3, "axes");
-        // Bounds that are computed are of this axis alone, as a rule; else all are written down.
         let axes = axes.unwrap_or_else(|| (0..rank as i64).collect());
-        let place = axes.iter().position(|&at| super::graph::axis(at, rank) == Some(axis)).unwrap_or(0);
+        let place = axes.iter().position(|&at| super::graph::axis(at, rank) == Some(axis));
+        let place = place.ok_or_else(|| Error::argument("axis of a slice", axis, "one of its axes").in_tensor(from))?;
         for (at, name, new) in [(1, "starts", start), (2, "ends", end)] {
             let inputs = value.input.len() > at;
             let mut list = match given(at, name) {

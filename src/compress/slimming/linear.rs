@@ -59,6 +59,10 @@ impl Lower<'_> {
             return Err("scaled, or of a transposed input".into());
         }
         let has_bias = input(node, 2).is_some();
+        let row = |name| self.constant(name).is_some_and(|of| of.shape.last() == Some(&of.values.len()));
+        if input(node, 2).is_some_and(|name| !row(name)) {
+            return Err("what it adds is not a constant for each output".into());
+        }
         let out = output(node)?.to_string();
         let bias = has_bias.then_some((index, 2));
         self.dense(index, node, &out, integer(node, "transB", 0) == 0, bias, Place::Input { node: index, input: 2 })

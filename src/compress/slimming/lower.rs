@@ -6,6 +6,7 @@ use super::{
     shapes::Shapes,
 };
 use crate::{
+    compress::onnx::nodes::names,
     error::{Error, Result},
     format::onnx::proto::NodeProto,
     slim::{Activation, Builder, Input, Node, Opaque, Parameter, Reshape, Topology, Value},
@@ -136,6 +137,10 @@ pub(super) struct Lower<'a> {
     /// Values of the shape of another.
     pub(super) aliases: BTreeMap<String, String>,
     count: usize,
+    /// Names of values, and of parts.
+    taken: BTreeSet<String>,
+    /// The value that each part is one of.
+    parts: BTreeMap<String, String>,
     /// A weight that is none.
     failure: Option<Error>,
 }
@@ -148,6 +153,8 @@ pub(super) struct Lowering {
     pub(super) frozen: Vec<FrozenNode>,
     pub(super) sites: Vec<Site>,
     pub(super) aliases: BTreeMap<String, String>,
+    /// The value that each part of a node is one of.
+    pub(super) parts: BTreeMap<String, String>,
 }
 
 impl Lowering {
@@ -169,6 +176,8 @@ impl Lowering {
 /// # Errors
 /// [`Argument`](crate::ErrorKind::Argument) for names that are those of parts here.
 pub(super) fn lower(read: &Read<'_>, shapes: &Shapes) -> Result<Lowering> {
+    let mut taken = BTreeSet::new();
+    names(read.graph, &mut taken);
     let mut work = Lower {
         read,
         shapes,
@@ -184,6 +193,8 @@ pub(super) fn lower(read: &Read<'_>, shapes: &Shapes) -> Result<Lowering> {
         merged: BTreeSet::new(),
         aliases: BTreeMap::new(),
         count: 0,
+        taken,
+        parts: BTreeMap::new(),
         failure: None,
     };
     for name in read.graph.input.iter().filter_map(|input| input.name.as_deref()) {
@@ -215,8 +226,8 @@ pub(super) fn lower(read: &Read<'_>, shapes: &Shapes) -> Result<Lowering> {
             work.builder.output(value)?;
         }
     }
-    let Lower { builder, tensors, patches, frozen, sites, aliases, .. } = work;
-    Ok(Lowering { topology: builder.build()?, tensors, patches, frozen, sites, aliases })
+    let Lower { builder, tensors, patches, frozen, sites, aliases, parts, .. } = work;
+    Ok(Lowering { topology: builder.build()?, tensors, patches, frozen, sites, aliases, parts })
 }
 
 impl Lower<'_> {
@@ -252,8 +263,14 @@ impl Lower<'_> {
 
     /// The name of a part of a node.
     pub(super) fn part(&mut self, of: &str) -> String {
-        self.count += 1;
-        format!("{of}#{}", self.count)
+        loop {
+            self.count += 1;
+            let name = format!("{of}#{}", self.count);
+            if self.taken.insert(name.clone()) {
+                self.parts.insert(name.clone(), of.into());
+                return name;
+            }
+        }
     }
 
     pub(super) fn add(&mut self, name: &str, node: impl Into<Node>, inputs: &[Value]) -> Lowered<Value> {

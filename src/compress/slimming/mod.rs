@@ -65,7 +65,7 @@ enum Target {
 ///
 /// Channels that belong together are found along the graph ([`Topology`](crate::slim::Topology)); they leave all weights that have them. A
 /// channel that leaves is taken for its mean over the calibration inputs, which goes into the biases of the layers that
-/// read it; a constant one leaves without a trace. Channels stay of inputs and outputs, of what operators read that are not known here,
+/// read it; a constant one leaves without a trace, but at the borders of padded convolutions, which see zeros there. Channels stay of inputs and outputs, of what operators read that are not known here,
 /// and of those that layer normalization averages over. The report names each.
 ///
 /// ```no_run
@@ -93,7 +93,7 @@ impl Slimming {
         Self { target, inputs, multiple: 1, ranking: Ranking::default(), blocks: 0, repair: None }
     }
 
-    /// This share of the channels of each group leaves; of 0.3, every third of ten.
+    /// This share of the channels of each group leaves; of 0.3, three of ten.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) outside 0 to 1.

@@ -124,10 +124,16 @@ impl Lower<'_> {
         if ends.len() != starts.len() || axes.len() != starts.len() || steps.iter().any(|&step| step != 1) {
             return Err("in steps, or of bounds that do not fit one another".into());
         }
+        let constant = |at: usize| input(node, at).is_none_or(|name| self.read.is_constant(name));
+        // What is written down again has to be known where the slim model is made.
+        let known = constant(3) && (constant(1) && constant(2) || starts.len() == 1 && list(3, "axes").is_some());
         let mut ranges = Vec::new();
         for ((start, end), along) in starts.iter().zip(&ends).zip(axes) {
             let along = axis(along, shape.len()).ok_or("of an axis that there is not")?;
             ranges.push((along, bounds(*start, shape[along])..bounds(*end, shape[along])));
+        }
+        if !known && ranges.iter().any(|(along, _)| channels == Some(*along)) {
+            return Err("its axes, or one of its bounds, are computed".into());
         }
         let last = ranges.len().checked_sub(1).ok_or("of no axis")?;
         for (at, (along, range)) in ranges.into_iter().enumerate() {

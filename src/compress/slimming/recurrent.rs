@@ -108,23 +108,30 @@ impl Lower<'_> {
 
     /// Whether a value is 0 whatever the inputs are.
     fn is_zero(&self, name: &str) -> bool {
-        if let Some(numbers) = self.constant(name) {
-            return numbers.values.iter().all(|&x| x == 0.0);
-        }
-        let Some(node) = self.read.graph.node.iter().find(|node| node.output.iter().any(|output| output == name))
-        else {
-            return false;
-        };
-        match operator(node) {
-            "ConstantOfShape" => attribute(node, "value").and_then(|value| value.t.as_ref()).is_none_or(|tensor| {
-                let info = onnx::tensor_info(String::new(), tensor).ok().flatten();
-                let bytes = info.and_then(|info| onnx::tensor_bytes(tensor, &info).ok());
-                bytes.is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0))
-            }),
-            "Slice" | "Expand" | "Identity" | "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Gather" | "Tile" => {
-                input(node, 0).is_some_and(|name| self.is_zero(name))
+        let mut name = name;
+        // A way back can have no more nodes than there are.
+        for _ in 0..=self.read.graph.node.len() {
+            if let Some(numbers) = self.constant(name) {
+                return numbers.values.iter().all(|&x| x == 0.0);
             }
-            _ => false,
+            let mut makers = self.read.graph.node.iter().filter(|node| node.output.iter().any(|output| output == name));
+            let Some(node) = makers.next() else { return false };
+            match operator(node) {
+                "ConstantOfShape" => {
+                    return attribute(node, "value").and_then(|value| value.t.as_ref()).is_none_or(|tensor| {
+                        let info = onnx::tensor_info(String::new(), tensor).ok().flatten();
+                        let bytes = info.and_then(|info| onnx::tensor_bytes(tensor, &info).ok());
+                        bytes.is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0))
+                    });
+                }
+                "Slice" | "Expand" | "Identity" | "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Gather"
+                | "Tile" => match input(node, 0) {
+                    Some(input) => name = input,
+                    None => return false,
+                },
+                _ => return false,
+            }
         }
+        false
     }
 }

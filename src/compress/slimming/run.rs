@@ -60,7 +60,7 @@ pub(in crate::compress) fn slim(
     let specs = Model::new(original.clone(), original.encoded_len() as u64, by.limit)?.inputs;
     let samples = slimming.inputs.samples(&specs)?;
     let first = samples.first().map_or(&[][..], Vec::as_slice);
-    let see = |model: &ModelProto| Shapes::new(model, &Read::new(model)?, &specs, first, by);
+    let see = |model: &ModelProto| Shapes::new("the original model", model, &Read::new(model)?, &specs, first, by);
 
     let mut current = original.clone();
     let mut shapes = see(&current)?;
@@ -87,12 +87,13 @@ pub(in crate::compress) fn slim(
     #[cfg(not(feature = "linalg"))]
     let _ = (&plan, &named, &mut model);
 
+    raise(&mut model);
     step(watch, "comparison")?;
     report.outputs = measure(&original, &model, &samples, by)?;
     report.params_after = params(&model);
     (report.macs_before, report.macs_after) = (slim.report.macs_before, slim.report.macs_after);
     // Parts have names of their own here.
-    let plain = |name: &str| name.split_once('#').map_or(name, |(name, _)| name).to_string();
+    let plain = |name: &str| lowering.parts.get(name).map_or(name, String::as_str).to_string();
     let weighs = |group: &&GroupReport| {
         lowering.topology.group(&group.name).is_some_and(|group| !group.members.is_empty()) && group.before > 1
     };
@@ -101,9 +102,20 @@ pub(in crate::compress) fn slim(
         GroupReport { name: plain(&group.name), frozen, ..group.clone() }
     };
     report.groups = slim.report.groups.iter().filter(weighs).map(renamed).collect();
-    report.biases = slim.report.made.iter().map(|name| plain(name.trim_end_matches(".bias"))).collect();
+    report.biases = slim.report.made.iter().map(|name| plain(name.strip_suffix(".bias").unwrap_or(name))).collect();
     report.frozen = lowering.frozen;
     Ok((model, report))
+}
+
+/// New initializers are no inputs: before version 4 of the format all had to be.
+fn raise(model: &mut ModelProto) {
+    if model.ir_version.unwrap_or(0) >= 4 {
+        return;
+    }
+    model.ir_version = Some(4);
+    if let Some(GraphProto { input, initializer, .. }) = &mut model.graph {
+        input.retain(|input| !initializer.iter().any(|tensor| tensor.name == input.name));
+    }
 }
 
 /// Which channels leave, and the tensors without them.
@@ -144,7 +156,7 @@ fn plan(model: &ModelProto, lowering: &Lowering, slimming: &Slimming, samples: &
 /// An error where the model that was written is no graph, does not run, or a value of it is not of the shape that it should have.
 fn check(model: &ModelProto, slim: &Slim<f32>, specs: &[Spec], sample: &[(String, Feed)], by: &Inputs) -> Result<()> {
     let read = Read::new(model)?;
-    let shapes = Shapes::new(model, &read, specs, sample, by)?;
+    let shapes = Shapes::new("the slim model", model, &read, specs, sample, by)?;
     for name in read.graph.node.iter().flat_map(|node| &node.output) {
         if let (Some(expected), Some(found)) = (slim.topology.shape(name), shapes.shape(name))
             && expected != found

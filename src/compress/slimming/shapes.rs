@@ -42,6 +42,7 @@ impl Shapes {
     /// # Errors
     /// [`Runtime`](crate::ErrorKind::Runtime) where the model cannot be run as the sample is.
     pub(super) fn new(
+        what: &'static str,
         model: &ModelProto,
         read: &Read<'_>,
         specs: &[Spec],
@@ -52,7 +53,7 @@ impl Shapes {
         let names: BTreeSet<String> =
             tensors.flat_map(|node| &node.output).filter(|n| !n.is_empty()).cloned().collect();
         let names: Vec<String> = names.into_iter().filter(|name| !read.is_constant(name)).collect();
-        let session = runner::load("the original model", model, &names, by)?;
+        let session = runner::load(what, model, &names, by)?;
         let open = sizes(specs, sample);
         let run = |choose: &dyn Fn(usize, bool) -> usize| -> Result<BTreeMap<String, Output>> {
             let new = open.iter().map(|(key, &(size, batch))| (key.clone(), choose(size, batch))).collect();
