@@ -121,6 +121,43 @@ fn by_hand(weight: &[f32], bits: u32) -> Vec<f64> {
     decoded
 }
 
+/// Inputs in a file, of one sample or of several, also where a name ends with a number by itself.
+#[cfg(feature = "safetensors")]
+#[test]
+fn inputs_come_from_files() {
+    use lapidary::format::{file::TensorInfo, safetensors};
+    let folder = Folder::new("stored");
+    let (weight, x) = (numbers(K * N, 1), numbers(4 * K, 2));
+    let mut model = product(&weight);
+    let path = folder.0.join("inputs.safetensors");
+    let store = |names: &[&str]| {
+        let info = |name: &&str| TensorInfo { name: (*name).into(), element: ElementType::F32, shape: vec![2, K] };
+        let infos: Vec<_> = names.iter().map(info).collect();
+        let file = safetensors::layout(&infos, &Default::default()).unwrap().create(&path).unwrap();
+        for (i, x) in x.chunks(2 * K).take(names.len()).enumerate() {
+            let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+            file.write(i, 0, &bytes).unwrap();
+        }
+        file.finish().unwrap();
+    };
+    for (input, names, samples) in [("x", &["x"][..], 1), ("x", &["x.0", "x.1"], 2), ("input.1", &["input.1"], 1)] {
+        let graph = model.graph.as_mut().unwrap();
+        (graph.input[0].name, graph.node[0].input[0]) = (Some(input.into()), input.into());
+        let whole = folder.write("in.onnx", &model);
+        store(names);
+        let verification = compress::verify(&whole, &whole, &Inputs::open(&path).unwrap()).unwrap();
+        assert_eq!((verification.samples, verification.max_relative()), (samples, 0.0));
+        assert_eq!(verification.outputs[0].shape, [2, N]);
+    }
+    store(&["z"]);
+    let whole = folder.write("in.onnx", &model);
+    assert_eq!(
+        compress::verify(&whole, &whole, &Inputs::open(&path).unwrap()).unwrap_err().kind(),
+        ErrorKind::Argument
+    );
+    assert_eq!(Inputs::open(folder.0.join("absent.npz")).unwrap_err().kind(), ErrorKind::Io);
+}
+
 /// A layer of either order of its weight, with sums of all shapes, is the same whichever operator has its codes.
 #[test]
 fn layers_multiply_by_their_codes() {

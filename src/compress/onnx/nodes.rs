@@ -32,6 +32,7 @@ pub(in crate::compress) fn inner(node: &NodeProto) -> impl Iterator<Item = &Grap
 }
 
 /// The graphs within a node, to be changed.
+#[cfg(feature = "rten")]
 pub(in crate::compress) fn inner_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
     node.attribute.iter_mut().flat_map(|attribute| attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs))
 }

@@ -19,6 +19,7 @@ use crate::{
 use std::borrow::Cow;
 
 /// The recipe by which weights become codes that activations can be multiplied by, a model that has such weights, and what to say of it.
+#[cfg_attr(not(feature = "rten"), expect(unused_variables, reason = "static activations alone need it"))]
 pub(super) fn prepare<'a>(model: &mut ModelProto, recipe: &'a Recipe) -> Result<(Cow<'a, Recipe>, Option<String>)> {
     match &recipe.activations {
         None | Some(Activations::Dynamic) => Ok((Cow::Borrowed(recipe), None)),
@@ -33,6 +34,7 @@ pub(super) fn prepare<'a>(model: &mut ModelProto, recipe: &'a Recipe) -> Result<
 }
 
 /// Makes activations codes where the recipe says so, in a model whose weights are. `floats` is the model as it was before.
+#[cfg_attr(not(feature = "rten"), expect(unused_variables, reason = "static activations alone need it"))]
 pub(super) fn apply(rewritten: &mut Rewritten, recipe: &Recipe, floats: Option<ModelProto>) -> Result<()> {
     match &recipe.activations {
         None => Ok(()),
