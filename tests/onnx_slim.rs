@@ -330,7 +330,7 @@ fn channels_that_are_zero_leave_without_a_trace() {
 }
 
 /// What a slim model says after half of the hidden channels, which are 0, were to leave.
-fn same(net: Net, output: (&str, &[i64]), opset: i64, ir_version: i64) -> SlimmedReport {
+fn same(net: Net, output: (&str, &[i64]), opset: i64, ir_version: i64) -> (SlimmedReport, GraphProto) {
     let folder = Folder::new("same");
     let mut whole = model(
         opset,
@@ -354,10 +354,10 @@ fn same(net: Net, output: (&str, &[i64]), opset: i64, ir_version: i64) -> Slimme
     let verification = compress::verify(&input, folder.out(), &Inputs::random(2)).unwrap();
     assert!(verification.max_relative() < 1e-5, "{verification}\n{slimmed}");
     let written = Onnx::open(folder.out()).unwrap();
-    let graph = written.model().graph.as_ref().unwrap();
+    let graph = written.model().graph.clone().unwrap();
     let is_input = |name: &Option<String>| graph.input.iter().any(|input| input.name == *name);
     assert!(written.model().ir_version >= Some(4) || graph.initializer.iter().all(|tensor| is_input(&tensor.name)));
-    slimmed
+    (slimmed, graph)
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn sums_and_slices_mean_what_they_meant() {
         let w = net.rows(&[8, 16], 8);
         let c = net.rows(shape, shape[0]);
         let y = net.add("Gemm", &[&h, &w, &c], vec![integer("transB", 1)]);
-        let slimmed = same(net, (&y, &[8, 8]), 13, 8);
+        let (slimmed, _) = same(net, (&y, &[8, 8]), 13, 8);
         assert_eq!(slimmed.frozen.iter().any(|of| of.node == y), shape == [8, 1], "{slimmed}");
     }
     // Values that are called as parts of others, and the format in which all tensors are inputs.
@@ -385,10 +385,24 @@ fn sums_and_slices_mean_what_they_meant() {
         let w = net.rows(&[4, 32], 4);
         let b = net.rows(&[4], 4);
         net.nodes.push(node("Gemm", &["y#2", &w, &b], "z", vec![integer("transB", 1)]));
-        let slimmed = same(net, ("z", &[8, 4]), 8, ir_version);
+        let (slimmed, _) = same(net, ("z", &[8, 4]), 8, ir_version);
         assert!(h != "y" && slimmed.groups.iter().any(|group| group.name == "y" && group.after == 16), "{slimmed}");
         assert!(slimmed.groups.iter().all(|group| !group.name.contains('#')), "{slimmed}");
     }
+    // Bounds of 32 bits: all inputs stay of one type.
+    let mut narrow = net();
+    let h = narrow.dense("x", 16, 32, 16);
+    for (name, number) in [("starts", 8i32), ("ends", 24), ("axes", 1)] {
+        let bytes: Vec<u8> = number.to_le_bytes().into();
+        narrow.tensors.push(onnx::tensor(name, ElementType::I32, &[1], bytes.into()).unwrap());
+    }
+    let s = narrow.add("Slice", &[&h, "starts", "ends", "axes"], vec![]);
+    let y = narrow.dense(&s, 16, 4, 4);
+    let (_, graph) = same(narrow, (&y, &[8, 4]), 13, 8);
+    let slice = graph.node.iter().find(|node| node.op_type.as_deref() == Some("Slice")).unwrap();
+    let kind = |name: &String| graph.initializer.iter().find(|of| of.name.as_ref() == Some(name)).unwrap().data_type;
+    let kinds: Vec<_> = slice.input[1..].iter().map(kind).collect();
+    assert!(kinds.windows(2).all(|pair| pair[0] == pair[1]), "{kinds:?}");
     // Axes that are computed.
     let mut net = net();
     let h = net.dense("x", 16, 32, 16);

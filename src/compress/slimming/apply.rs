@@ -331,6 +331,14 @@ impl Apply<'_> {
                 set_integers(&mut self.nodes[node], name, list);
             }
         }
+        // All of them are of one type.
+        let steps = given(4, "steps").map_or(axes.len(), |list| list.len());
+        for (at, list) in [(3, axes), (4, vec![1; steps])] {
+            if value.input.get(at).is_some_and(|name| !name.is_empty()) {
+                let name = self.integers(&value.output[0], &list)?;
+                self.set_input(node, at, name);
+            }
+        }
         Ok(())
     }
 

@@ -58,7 +58,7 @@ pub(super) enum Patch {
         node: usize,
         of: String,
     },
-    /// Sizes that an input asks for, of the output, of which those of `axes` may change.
+    /// Sizes of the output that an input asks for.
     Sizes {
         node: usize,
         input: usize,
@@ -174,7 +174,8 @@ impl Lowering {
 /// Reads a graph. A node that is not understood freezes what it reads and gives.
 ///
 /// # Errors
-/// [`Argument`](crate::ErrorKind::Argument) for names that are those of parts here.
+/// [`Argument`](crate::ErrorKind::Argument) for a topology that cannot be built, [`NonFinite`](crate::ErrorKind::NonFinite) for weights
+/// that are NaN.
 pub(super) fn lower(read: &Read<'_>, shapes: &Shapes) -> Result<Lowering> {
     let mut taken = BTreeSet::new();
     names(read.graph, &mut taken);

@@ -34,8 +34,8 @@ use crate::{
 pub enum Ranking {
     /// Norms of weights: [`Importance::of`](crate::slim::Importance::of).
     Magnitude,
-    /// What its going, for its mean, changes in the outputs of the layers that read it: `‖w‖² var(x)`, over each such layer's outputs. Channels that no
-    /// product or convolution reads are ranked by [`Magnitude`](Self::Magnitude).
+    /// What its going, for its mean, changes in the outputs of the layers that read it: `‖w‖² var(x)`, over each such layer's outputs.
+    /// Channels that no product or convolution reads are ranked by [`Magnitude`](Self::Magnitude).
     #[default]
     Variance,
     /// The same where the channels that stay make up for it as well as they can: `‖w‖² / (C⁻¹)ᵢᵢ`, `C` the covariance of the channels, one
@@ -65,8 +65,9 @@ enum Target {
 ///
 /// Channels that belong together are found along the graph ([`Topology`](crate::slim::Topology)); they leave all weights that have them. A
 /// channel that leaves is taken for its mean over the calibration inputs, which goes into the biases of the layers that
-/// read it; a constant one leaves without a trace, but at the borders of padded convolutions, which see zeros there. Channels stay of inputs and outputs, of what operators read that are not known here,
-/// and of those that layer normalization averages over. The report names each.
+/// read it; a constant one leaves without a trace, but at the borders of padded convolutions, which see zeros there. Channels stay of
+/// inputs and outputs, of what operators read that are not known here, and of those that layer normalization averages over. The report
+/// names each.
 ///
 /// ```no_run
 /// use lapidary::compress::{self, Inputs, Progress, Recipe, Slimming};
@@ -134,8 +135,8 @@ impl Slimming {
         Self { blocks: count, ..self }
     }
 
-    /// Fits each layer again, in order: its weights and bias become those by which its outputs, on what the slim model gives it, are nearest
-    /// to what the original had, by ridge regression around what they are. `damping` is relative to the mean square of an input.
+    /// Fits each layer again, in order: its weights and bias become those by which its outputs, on what the slim model gives it, are
+    /// nearest to what the original had, by ridge regression around what they are. `damping` is relative to the mean square of an input.
     ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) for a damping that is not positive and finite.

@@ -126,7 +126,9 @@ impl Lower<'_> {
         }
         let constant = |at: usize| input(node, at).is_none_or(|name| self.read.is_constant(name));
         // What is written down again has to be known where the slim model is made.
-        let known = constant(3) && (constant(1) && constant(2) || starts.len() == 1 && list(3, "axes").is_some());
+        let known = constant(3)
+            && constant(4)
+            && (constant(1) && constant(2) || starts.len() == 1 && list(3, "axes").is_some());
         let mut ranges = Vec::new();
         for ((start, end), along) in starts.iter().zip(&ends).zip(axes) {
             let along = axis(along, shape.len()).ok_or("of an axis that there is not")?;
