@@ -2,6 +2,8 @@
 
 mod activations;
 mod decide;
+#[cfg(feature = "rten")]
+pub(super) mod floats;
 pub(super) mod nodes;
 mod opset;
 mod rewrite;

@@ -64,7 +64,7 @@ pub(in crate::compress) fn names(graph: &GraphProto, all: &mut BTreeSet<String>)
 }
 
 /// A name that nothing has yet.
-pub(super) fn unique(names: &mut BTreeSet<String>, name: &str, ending: &str) -> String {
+pub(in crate::compress) fn unique(names: &mut BTreeSet<String>, name: &str, ending: &str) -> String {
     let mut unique = format!("{name}_{ending}");
     while !names.insert(unique.clone()) {
         unique.push('_');

@@ -2,7 +2,10 @@
 
 use super::decode::{Integers, Levels, NBits, Zeros, dequantize};
 use crate::{
-    compress::onnx::nodes::{attribute, constant, inner, inner_mut, is_onnx},
+    compress::onnx::{
+        floats,
+        nodes::{attribute, constant, inner, inner_mut, is_onnx, unique},
+    },
     error::{Error, Result},
     format::{
         file::ElementType,
@@ -157,10 +160,7 @@ impl Expander {
                         let matrix = self.matrix(&key.0, sizes, &scope).map_err(|error| error.in_tensor(codes))?;
                         matrix
                             .map(|raw| {
-                                let mut name = format!("{codes}_expanded");
-                                while !names.insert(name.clone()) {
-                                    name.push('_');
-                                }
+                                let name = unique(&mut names, codes, "expanded");
                                 let [k, n, ..] = sizes;
                                 tensors.push(onnx::tensor(&name, ElementType::F32, &[k, n], raw)?);
                                 self.done(&key.0, codes);
@@ -179,13 +179,7 @@ impl Expander {
             } else if node.op_type.as_deref() == Some("MatMulInteger") && is_onnx(&node) {
                 let product = self.product(&node, &whole, &scope).map_err(|error| error.in_tensor(&output))?;
                 if let Some((matrix, raw)) = product {
-                    let mut unique = |ending: &str| {
-                        let mut name = format!("{output}_{ending}");
-                        while !names.insert(name.clone()) {
-                            name.push('_');
-                        }
-                        name
-                    };
+                    let mut unique = |ending: &str| unique(&mut names, &output, ending);
                     let name = unique("matrix");
                     nodes.extend(floats(&node, &name, &mut unique));
                     tensors.push(onnx::tensor(&name, ElementType::F32, &matrix, raw)?);
@@ -235,7 +229,7 @@ impl Expander {
             axis: integer("axis").unwrap_or(1),
             block,
         };
-        let raw = raw(dequantize(x, &codes.shape, levels)?);
+        let raw = floats::bytes(&dequantize(x, &codes.shape, levels)?);
         onnx::tensor(output, ElementType::F32, &codes.shape, raw).map(Some)
     }
 
@@ -268,7 +262,7 @@ impl Expander {
         let shape = zeros.as_ref().map_or(&[][..], |zeros| &zeros.shape);
         let zeros = zeros.as_ref().and_then(Constant::integers);
         let values = dequantize(x, &matrix.shape, Levels { scales: &scales, zeros, shape, axis: -1, block: 0 })?;
-        Ok(Some((matrix.shape, raw(values))))
+        Ok(Some((matrix.shape, floats::bytes(&values))))
     }
 
     /// The elements of the matrix of `MatMulNBits`, where it is constant.
@@ -296,7 +290,7 @@ impl Expander {
         let [k, n, bits, block] = sizes;
         self.add_floats(&[k, n])?;
         let matrix = NBits { k, n, bits, block, packed: &codes.bytes, scales: &scales, zeros };
-        Ok(Some(raw(matrix.matrix()?)))
+        Ok(Some(floats::bytes(&matrix.matrix()?)))
     }
 }
 
@@ -340,10 +334,6 @@ fn sizes(node: &NodeProto) -> Option<[usize; 4]> {
     let integer = |name| usize::try_from(attribute(node, name)?.i?).ok();
     let bits = if attribute(node, "bits").is_some() { integer("bits")? } else { 4 };
     Some([integer("K")?, integer("N")?, bits, integer("block_size")?])
-}
-
-fn raw(values: Vec<f32>) -> Bytes {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into()
 }
 
 /// Drops constants that were read by what was expanded, and by nothing that is left.

@@ -5,7 +5,10 @@ use super::{
     lower::{Direction, Lowering, Patch, Place},
 };
 use crate::{
-    compress::onnx::nodes::{attribute, inner, names},
+    compress::onnx::{
+        floats,
+        nodes::{attribute, inner, names, unique},
+    },
     error::{Error, Result},
     format::{
         file::ElementType,
@@ -93,16 +96,11 @@ pub(super) fn apply(
 
 impl Apply<'_> {
     fn unique(&mut self, name: &str) -> String {
-        let mut unique = format!("{name}_slim");
-        while !self.taken.insert(unique.clone()) {
-            unique.push('_');
-        }
-        unique
+        unique(&mut self.taken, name, "slim")
     }
 
     fn initializer(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
-        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.tensors.insert(name.into(), onnx::tensor(name, ElementType::F32, shape, raw.into())?);
+        self.tensors.insert(name.into(), floats::tensor(name, shape, values)?);
         Ok(())
     }
 

@@ -1,7 +1,10 @@
 //! A graph as slimming reads it: its constants, who reads what, and whether it is one at all.
 
 use crate::{
-    compress::onnx::nodes::{attribute, constant, inner, is_identity, is_onnx, names},
+    compress::onnx::{
+        floats,
+        nodes::{attribute, constant, inner, is_identity, is_onnx, names},
+    },
     error::{Error, Result},
     format::{
         file::ElementType,
@@ -168,14 +171,8 @@ impl<'a> Read<'a> {
     /// A constant of `f32`.
     pub(super) fn numbers(&self, name: &str) -> Option<Numbers> {
         let tensor = self.constants.get(name)?;
-        let info = onnx::tensor_info(name.into(), tensor).ok()??;
-        if info.element != ElementType::F32 {
-            return None;
-        }
-        let bytes = onnx::tensor_bytes(tensor, &info).ok()?;
-        let mut values = vec![0.0; info.volume().ok()?];
-        info.element.to_f32(&bytes, &mut values).ok()?;
-        Some(Numbers { shape: info.shape, values })
+        let (shape, values) = floats::numbers(name, tensor).ok()??;
+        Some(Numbers { shape, values })
     }
 
     /// A constant list of integers.

@@ -11,14 +11,12 @@ use super::{
 };
 use crate::{
     compress::{
+        onnx::floats,
         run::Watch,
         runtime::{Feed, Inputs},
     },
     error::{Error, Result},
-    format::{
-        file::ElementType,
-        onnx::{self, proto::*},
-    },
+    format::onnx::proto::*,
     slim::Plan,
 };
 
@@ -134,16 +132,11 @@ fn tensor<'a>(model: &'a mut ModelProto, name: &str) -> Option<&'a mut TensorPro
 
 fn find(model: &mut ModelProto, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
     let tensor = tensor(model, name)?;
-    let info = onnx::tensor_info(name.into(), tensor).ok()??;
-    let bytes = onnx::tensor_bytes(tensor, &info).ok()?;
-    let mut values = vec![0.0; info.volume().ok()?];
-    info.element.to_f32(&bytes, &mut values).ok()?;
-    Some((info.shape, values))
+    floats::numbers(name, tensor).ok()?
 }
 
 fn replace(model: &mut ModelProto, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
-    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let new = onnx::tensor(name, ElementType::F32, shape, raw.into())?;
+    let new = floats::tensor(name, shape, values)?;
     let missing = || Error::argument("tensor", "missing", "one of the slim model").in_tensor(name);
     let old = tensor(model, name).ok_or_else(missing)?;
     *old = TensorProto { name: old.name.clone(), ..new };

@@ -9,13 +9,15 @@
 //! A normalization after a convolution of integers would keep it from being one.
 
 use crate::{
-    compress::onnx::nodes::{attribute, inner, is_onnx, names, unique},
-    compress::recipe::Recipe,
-    error::Result,
-    format::{
-        file::ElementType,
-        onnx::{self, proto::*},
+    compress::{
+        onnx::{
+            floats,
+            nodes::{attribute, inner, is_onnx, names, unique},
+        },
+        recipe::Recipe,
     },
+    error::Result,
+    format::onnx::proto::*,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,13 +40,7 @@ impl<'a> Constants<'a> {
 
     fn floats(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
         let Some(tensor) = self.tensors.get(name) else { return Ok(None) };
-        let Some(info) = onnx::tensor_info(name.into(), tensor)? else { return Ok(None) };
-        if info.element != ElementType::F32 {
-            return Ok(None);
-        }
-        let mut values = vec![0.0; info.volume()?];
-        info.element.to_f32(&onnx::tensor_bytes(tensor, &info)?, &mut values)?;
-        Ok(Some((info.shape, values)))
+        floats::numbers(name, tensor)
     }
 
     /// One number for each channel.
@@ -192,15 +188,15 @@ fn fold(
     if !weights.iter().chain(&biases).all(|x| x.is_finite()) {
         return Ok(None);
     }
-    let raw = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into();
     let name = unique(names, old.unwrap_or(weight), if old.is_some() { "folded" } else { "bias" });
-    let weight = onnx::tensor(weight, ElementType::F32, &shape, raw(&weights))?;
-    Ok(Some((weight, onnx::tensor(&name, ElementType::F32, &[count], raw(&biases))?)))
+    let weight = floats::tensor(weight, &shape, &weights)?;
+    Ok(Some((weight, floats::tensor(&name, &[count], &biases)?)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::{file::ElementType, onnx};
 
     fn node(operator: &str, input: &[&str], output: &str) -> NodeProto {
         NodeProto {

@@ -10,6 +10,7 @@ use crate::{
         activations::RangeMethod,
         encode::{Scheme, encode},
         onnx::{
+            floats,
             nodes::{is_onnx, names, unique},
             rewrite::{Item, Rewritten, Target, integer, node},
         },
@@ -286,12 +287,8 @@ impl Work<'_> {
         let mut tensors =
             self.graph.initializer.iter().filter(|tensor| tensor.name.as_deref() == Some(name) && !inputs);
         let Some(tensor) = tensors.next() else { return Ok(None) };
-        let Some(info) = onnx::tensor_info(name.into(), tensor)? else { return Ok(None) };
-        if info.element != ElementType::F32 || info.shape != [count] {
-            return Ok(None);
-        }
-        let mut values = vec![0.0; count];
-        info.element.to_f32(&onnx::tensor_bytes(tensor, &info)?, &mut values)?;
+        let numbers = floats::numbers(name, tensor)?.filter(|(shape, _)| *shape == [count]);
+        let Some((_, values)) = numbers else { return Ok(None) };
         match values.iter().position(|value| !value.is_finite()) {
             Some(index) => Err(Error::non_finite("bias", index, values[index].into()).in_tensor(name)),
             None => Ok(Some(values)),
