@@ -69,7 +69,12 @@ def measured(command):
     return process.stdout.read(), seconds, peak / 1024
 
 
+def fresh(target):
+    Path(target).unlink(missing_ok=True)
+
+
 def copied(source, target):
+    fresh(target)
     start = time.perf_counter()
     shutil.copyfile(source, target)
     with open(target, "rb") as file:
@@ -95,7 +100,10 @@ def main():
         for bits, options in [(8, []), (4, ["--group", "32"])]:
             rounds = []
             for _ in range(args.rounds):
+                # Nobody's time is that of giving up an older file.
+                fresh(target)
                 out, _, their_peak = measured([sys.executable, __file__, "--theirs", str(bits), source, target])
+                fresh(target)
                 _, own, own_peak = measured([OURS, source, target, "--bits", str(bits), *options])
                 rounds.append((float(out.split()[-1]), own, their_peak, own_peak, copied(source, f"{folder}/copy")))
             their, own, their_peak, own_peak, copy = (min(column) for column in zip(*rounds))

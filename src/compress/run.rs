@@ -101,3 +101,14 @@ pub(super) fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R>
     #[cfg(not(feature = "rayon"))]
     items.iter().map(work).collect()
 }
+
+/// Both, at the same time where there is a second thread.
+#[cfg(feature = "onnx")]
+pub(super) fn both<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
+    #[cfg(feature = "rayon")]
+    {
+        rayon::join(a, b)
+    }
+    #[cfg(not(feature = "rayon"))]
+    (a(), b())
+}

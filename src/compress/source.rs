@@ -11,7 +11,7 @@ use std::ops::Range;
 /// Elements that are worked on together: 1 MiB of `f32`, which stays in the cache between one step and the next.
 pub(super) const CHUNK: usize = 1 << 18;
 /// Lines of a transposed matrix that are read together.
-const LINES: usize = 16;
+const LINES: usize = 32;
 
 /// A floating-point tensor of a file.
 #[derive(Debug, Clone)]
@@ -78,8 +78,7 @@ impl Source {
     pub(super) fn rows_before(&self, rows: Range<usize>, values: &mut Vec<f32>) -> Result<()> {
         let shape = self.shape();
         let width = checked_volume(shape.get(1..).unwrap_or_default())?;
-        values.clear();
-        values.resize(rows.len() * width, 0.0);
+        values.resize(rows.len() * width, 0.0); // all of which is overwritten
         let size = self.element.bytes(1).unwrap_or(0);
         let part = |range: Range<usize>| {
             let bytes = self.bytes.get(range.start * size..range.end * size);

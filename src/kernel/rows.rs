@@ -6,6 +6,7 @@ use super::{
     isa::{Isa, Kernel},
     pack::{pack, packed_len, unpack},
     parallel::{GRAIN, Work, execute},
+    scan::{LANES, fold},
 };
 use crate::element::Element;
 use std::ops::Range;
@@ -385,6 +386,25 @@ pub(crate) fn compare<T: Element>(
     over(layout, values, bytes, Compare { levels, scale })
 }
 
+/// The same in every so many columns.
+struct DistanceLanes {
+    max: [f64; LANES],
+    squares: [f64; LANES],
+}
+
+impl DistanceLanes {
+    /// Up to [`LANES`] elements.
+    #[inline(always)]
+    fn add<T: Element>(&mut self, originals: &[T], decoded: &[T], scale: f64) {
+        for (((x, y), max), squares) in originals.iter().zip(decoded).zip(&mut self.max).zip(&mut self.squares) {
+            let error = (x.to_f64() - y.to_f64()).abs();
+            *max = if error > *max { error } else { *max };
+            let scaled = error * scale;
+            *squares += scaled * scaled;
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Compare<'a> {
     levels: Levels<'a>,
@@ -396,7 +416,7 @@ impl<T: Element> Operation<&[T], &[u8]> for Compare<'_> {
 
     #[inline(always)]
     fn run(self, layout: Layout, tiles: Range<usize>, mut values: &[T], mut bytes: &[u8]) -> Distance {
-        let mut sum = Distance::default();
+        let mut sum = DistanceLanes { max: [0.0; LANES], squares: [0.0; LANES] };
         let mut decoder = Decoder::new(self.levels, layout);
         let mut decoded = [T::default(); TILE];
         for tile in tiles {
@@ -404,15 +424,15 @@ impl<T: Element> Operation<&[T], &[u8]> for Compare<'_> {
             let (packed, bytes_rest) = bytes.split_at(packed_len(width, layout.bits));
             let (originals, values_rest) = values.split_at(width);
             decoder.decode(tile, packed, &mut decoded[..width]);
-            for (x, y) in originals.iter().zip(&decoded) {
-                let error = (x.to_f64() - y.to_f64()).abs();
-                sum.max = if error > sum.max { error } else { sum.max };
-                let scaled = error * self.scale;
-                sum.squares += scaled * scaled;
+            let ((blocks, tail), (decoded, decoded_tail)) =
+                (originals.as_chunks::<LANES>(), decoded[..width].as_chunks::<LANES>());
+            for (block, decoded) in blocks.iter().zip(decoded) {
+                sum.add(block, decoded, self.scale);
             }
+            sum.add(tail, decoded_tail, self.scale);
             (values, bytes) = (values_rest, bytes_rest);
         }
-        sum
+        Distance { max: fold(sum.max, f64::max), squares: fold(sum.squares, |a, b| a + b) }
     }
 
     fn combine(a: Distance, b: Distance) -> Distance {

@@ -10,7 +10,7 @@ use num_traits::{Float, Zero};
 /// Elements a reduction takes as one piece: fixed, since it decides the order of the sums.
 const CHUNK: usize = 4096;
 /// Independent accumulators in a piece; they are combined in halves. A power of two.
-const LANES: usize = 32;
+pub(super) const LANES: usize = 32;
 
 /// The index of the first NaN or infinity.
 pub(crate) fn first_non_finite<T: Element>(values: &[T]) -> Option<usize> {
@@ -24,10 +24,34 @@ pub(crate) fn range<T: Element>(values: &[T]) -> Result<(T::Real, T::Real), usiz
     if finite { Ok((min, max)) } else { Err(values.iter().position(|x| !x.finite()).unwrap_or(0)) }
 }
 
-/// Smallest and largest of a few finite values, in one piece, on the caller's instruction set.
+/// Smallest and largest of a few finite values, in one piece, on the caller's instruction set. For nothing, `(inf, -inf)`.
 #[inline(always)]
 pub(crate) fn range_of_run<T: Element>(values: &[T]) -> (T::Real, T::Real) {
-    Kernel::run(Reduce { values, of: Ends })
+    // As few lanes as keep a processor busy: a run can be short.
+    const LANES: usize = 16;
+    let (mut min, mut max) = ([T::Real::infinity(); LANES], [T::Real::neg_infinity(); LANES]);
+    let (blocks, tail) = values.as_chunks::<LANES>();
+    for block in blocks {
+        for i in 0..LANES {
+            let x = block[i].to_real();
+            (min[i], max[i]) = (smaller(min[i], x), larger(max[i], x));
+        }
+    }
+    // No index depends on the length, so that lanes can stay in registers: the last block is filled up with what changes no range.
+    if let Some(&first) = tail.first() {
+        let mut block = [first; LANES];
+        block[..tail.len()].copy_from_slice(tail);
+        for i in 0..LANES {
+            let x = block[i].to_real();
+            (min[i], max[i]) = (smaller(min[i], x), larger(max[i], x));
+        }
+    }
+    for width in [8, 4, 2, 1] {
+        for i in 0..width {
+            (min[i], max[i]) = (smaller(min[i], min[i + width]), larger(max[i], max[i + width]));
+        }
+    }
+    (min[0], max[0])
 }
 
 /// The L2 norm, in `f64`, or the index of the first NaN or infinity. One pass: the sum of squares tells too that all is
@@ -106,7 +130,7 @@ fn nothing<R: Real>(x: R) -> R {
 
 /// Folds lanes in halves.
 #[inline(always)]
-fn fold<V: Copy>(mut lanes: [V; LANES], pair: impl Fn(V, V) -> V) -> V {
+pub(super) fn fold<V: Copy>(mut lanes: [V; LANES], pair: impl Fn(V, V) -> V) -> V {
     const { assert!(LANES == 32) };
     halve::<V, 16>(&mut lanes, &pair);
     halve::<V, 8>(&mut lanes, &pair);
@@ -176,33 +200,6 @@ impl<T: Element> Reduction<T> for Range {
     #[inline(always)]
     fn pair(a: Self::Value, b: Self::Value) -> Self::Value {
         Extent { min: smaller(a.min, b.min), max: larger(a.max, b.max), finite: a.finite & b.finite }
-    }
-}
-
-/// The range of finite elements.
-#[derive(Clone, Copy)]
-struct Ends;
-
-impl<T: Element> Reduction<T> for Ends {
-    type Lanes = ([T::Real; LANES], [T::Real; LANES]);
-    type Value = (T::Real, T::Real);
-    #[inline(always)]
-    fn start(self) -> Self::Lanes {
-        ([T::Real::infinity(); LANES], [T::Real::neg_infinity(); LANES])
-    }
-    #[inline(always)]
-    fn element(self, (min, max): &mut Self::Lanes, lane: usize, x: T) {
-        let x = x.to_real();
-        min[lane] = smaller(min[lane], x);
-        max[lane] = larger(max[lane], x);
-    }
-    #[inline(always)]
-    fn end(self, (min, max): Self::Lanes) -> Self::Value {
-        (fold(min, smaller), fold(max, larger))
-    }
-    #[inline(always)]
-    fn pair(a: Self::Value, b: Self::Value) -> Self::Value {
-        (smaller(a.0, b.0), larger(a.1, b.1))
     }
 }
 

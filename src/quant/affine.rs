@@ -132,7 +132,7 @@ pub(super) fn certify_affine<T: Element>(q: &QTensor, reach: Reach<impl Fn(u16) 
         q,
         |group| {
             let Grid::Affine { scale, zero_point } = q.grid() else { return Steps { step: 0.0, largest: 0.0 } };
-            let step = scale.get(group).unwrap_or_default();
+            let step = scale.numbers().get(group);
             let zero = u32::from(zero_point.as_ref().map_or(middle, |zeros| zeros[group]));
             // Half a step beyond the levels, or the whole one that a level is missing.
             Steps { step, largest: (f64::from(zero.max(top - zero)) + 1.0) * step }

@@ -123,24 +123,22 @@ pub(super) fn certify<T: Element>(
         Reach::Half => ((0..q.groups()).map(group_bound).collect(), Vec::new()),
         Reach::Of(_) => (vec![0.0; q.groups()], q.codes()),
     };
-    let mut bounds = vec![0.0; layout.cols];
-    let row_norms = (0..q.len() / layout.cols)
-        .map(|row| {
-            for (run, group) in layout.runs(row, 0..layout.cols) {
-                let Reach::Of(reach) = &reach else {
-                    bounds[run].fill(groups[group]);
-                    continue;
-                };
-                let Steps { step, largest } = steps(group);
-                let (slack, codes) = (slack(largest), &codes[row * layout.cols..][run.clone()]);
-                for (place, &code) in bounds[run].iter_mut().zip(codes) {
-                    *place = bound(step, reach(code), slack);
-                    groups[group] = groups[group].max(*place);
-                }
-            }
-            norm(&bounds)
-        })
-        .collect::<Vec<_>>();
+    let (mut bounds, mut row_norms) = (Vec::new(), Vec::new());
+    for row in 0..q.len() / layout.cols {
+        bounds.clear();
+        for (run, group) in layout.runs(row, 0..layout.cols) {
+            let Reach::Of(reach) = &reach else {
+                // The norm of as many bounds.
+                bounds.push(groups[group] * (run.len() as f64).sqrt());
+                continue;
+            };
+            let Steps { step, largest } = steps(group);
+            let slack = slack(largest);
+            bounds.extend(codes[row * layout.cols..][run.clone()].iter().map(|&code| bound(step, reach(code), slack)));
+            groups[group] = bounds[bounds.len() - run.len()..].iter().copied().fold(groups[group], f64::max);
+        }
+        row_norms.push(norm(&bounds));
+    }
     Certificate { groups, outputs: outputs(q.shape(), &row_norms) }
 }
 

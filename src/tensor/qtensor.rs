@@ -5,7 +5,7 @@ use super::{
     view::{Dims, TensorMut, TensorRef, checked_volume, filled},
 };
 use crate::{
-    element::Element,
+    element::{DType, Element},
     error::{Error, Result},
     kernel::{
         grid::Levels,
@@ -279,10 +279,14 @@ impl QTensor {
         let original = original.into();
         self.check_shape(original.shape())?;
         let values = original.as_slice();
-        // Squares of `f64` can overflow and vanish: take them of numbers about 1.
-        let scale = scan::scale_to_one(scan::largest_magnitude(range("tensor", values)?));
+        let mut scale = 1.0;
+        let mut signal = scan::sum_of_squares(values, scale);
+        // Squares of `f64` can overflow and vanish: take them of numbers about 1. Those of the others are finite where the numbers are.
+        if T::DTYPE == DType::F64 || !signal.is_finite() {
+            scale = scan::scale_to_one(scan::largest_magnitude(range("tensor", values)?));
+            signal = scan::sum_of_squares(values, scale);
+        }
         let distance = rows::compare(self.layout(), self.grid.levels(), &self.packed, values, scale);
-        let signal = scan::sum_of_squares(values, scale);
         Ok(QuantError {
             max_abs: distance.max,
             mse: distance.squares / values.len() as f64 / scale / scale,

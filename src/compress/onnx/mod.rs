@@ -18,7 +18,7 @@ use super::{
     look::Cost,
     recipe::Recipe,
     report::Report,
-    run::{Stage, Watch, Watched, check_paths, each},
+    run::{Stage, Watch, Watched, both, check_paths, each},
     source::{CHUNK, Source},
 };
 use crate::{
@@ -98,11 +98,13 @@ fn run(input: &Path, output: &Path, recipe: &Recipe, watch: Watch<'_>, chunk: us
         let written = source.and_then(|source| item.write(&source, &writer, chunk, &watched));
         written.map_err(|error| error.in_tensor(&item.name))
     })?;
-    match own {
-        None => writer.finish()?,
-        Some(own) => writer.finish_both(own)?,
-    }
     report.measured(items.iter().map(|item| item.report).zip(costs), left);
+    // A map of many pages takes a while to give back, and so do pages to reach the disk.
+    let end = || match own {
+        None => writer.finish(),
+        Some(own) => writer.finish_both(own),
+    };
+    both(end, || drop((items, prepared, read))).0?;
     Ok(report)
 }
 
@@ -199,7 +201,11 @@ fn scale_bytes(grid: &Grid) -> Result<Vec<u8>> {
 
 fn bytes_of(scales: &Scales) -> Result<Vec<u8>> {
     match scales {
-        Scales::Full(Values::F32(values)) => Ok(values.iter().flat_map(|scale| scale.to_le_bytes()).collect()),
+        Scales::Full(Values::F32(values)) => {
+            let mut bytes = vec![0; 4 * values.len()];
+            bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(bytes, scale)| *bytes = scale.to_le_bytes());
+            Ok(bytes)
+        }
         other => Err(Error::argument("scales", other.form(), "of 32 bits")),
     }
 }

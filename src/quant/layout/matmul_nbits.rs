@@ -11,6 +11,7 @@ use crate::{
     },
 };
 use half::f16;
+use std::ops::Range;
 
 /// The zero points of a [`MatMulNBits`], one a block.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,7 +140,7 @@ impl MatMulNBits {
             return Err(Error::argument("granularity", found, "groups of whole blocks along the last axis"));
         };
         let blocks = k.div_ceil(block_size);
-        let mut codes: Vec<u8> = q.codes().into_iter().map(|code| code as u8).collect();
+        let mut constant = Vec::new();
         let middle = 1u8 << (q.bits() - 1);
         let mut fill = filled(groups.len(), middle)?;
         let (scales, zero_points) = match q.grid() {
@@ -171,8 +172,7 @@ impl MatMulNBits {
                     zeros.push(zero);
                     fill[i] = zero.clamp(0.0, f32::from(middle) * 2.0 - 1.0) as u8;
                     if min == max {
-                        let start = i / blocks * k + i % blocks * block_size;
-                        codes[start..(start + block_size).min((i / blocks + 1) * k)].fill(0);
+                        constant.push(i);
                     }
                 }
                 (Scales::from(Values::F32(scales)), ZeroPoints::Float(zeros))
@@ -182,14 +182,19 @@ impl MatMulNBits {
                 return Err(Error::argument("levels", found, "scales, or ranges of 2 or 4 bits"));
             }
         };
-        let mut filled_up = filled(whole_blocks(n, blocks, block_size)?, 0)?;
-        let row = blocks * block_size;
-        let rows = filled_up.chunks_exact_mut(row).zip(codes.chunks_exact(k)).zip(fill.chunks_exact(blocks));
-        for ((row, codes), fill) in rows {
-            row[..k].copy_from_slice(codes);
-            row[k..].fill(fill[blocks - 1]);
+        // A row of codes is that of the blocks as far as it goes.
+        let bits = q.bits().into();
+        let row = packed_len(blocks * block_size, bits);
+        let mut packed = filled(packed_len(whole_blocks(n, blocks, block_size)?, bits), 0)?;
+        let rows = packed.chunks_exact_mut(row).zip(q.packed().chunks_exact(packed_len(k, bits)));
+        for ((row, codes), fill) in rows.zip(fill.chunks_exact(blocks)) {
+            row[..codes.len()].copy_from_slice(codes);
+            set_codes(row, k..blocks * block_size, fill[blocks - 1], bits);
         }
-        let packed = pack_rows(&filled_up, row, q.bits())?;
+        for i in constant {
+            let (row, start) = (&mut packed[i / blocks * row..][..row], i % blocks * block_size);
+            set_codes(row, start..k.min(start + block_size), 0, bits);
+        }
         Self::new([n, k], q.bits(), block_size, packed, scales, zero_points)
     }
 
@@ -351,6 +356,15 @@ pub(super) fn whole_blocks(n: usize, blocks: usize, block_size: usize) -> Result
     let codes =
         blocks.checked_mul(block_size).and_then(|row| row.checked_mul(n)).filter(|&all| all <= isize::MAX as usize);
     codes.ok_or_else(|| Error::argument("block size", block_size, "one whose blocks memory holds"))
+}
+
+/// Sets some codes of a packed row.
+fn set_codes(row: &mut [u8], codes: Range<usize>, code: u8, bits: u32) {
+    let mask = ((1u32 << bits) - 1) as u8;
+    for i in codes {
+        let (byte, shift) = (i * bits as usize / 8, i * bits as usize % 8);
+        row[byte] = row[byte] & !(mask << shift) | code << shift;
+    }
 }
 
 /// Rows of so many codes, each packed from a byte on; the last byte of a row is filled up with the middle code.

@@ -27,13 +27,17 @@ fn groups_of_runs(q: &QTensor, size: usize) -> Option<Vec<usize>> {
     let layout = q.layout();
     let (cols, rows) = (layout.cols, q.len() / layout.cols);
     let runs = cols.div_ceil(size);
-    let group = |row: usize, run: usize| match layout.groups {
-        Groups::Whole => Some(0),
-        Groups::Rows { repeat, count } => Some(row / repeat % count),
-        Groups::Blocks { size: group } if group.is_multiple_of(size) || group >= cols => {
-            Some(row * cols.div_ceil(group) + run * size / group)
+    let mut groups = Vec::with_capacity(rows * runs);
+    for row in 0..rows {
+        match layout.groups {
+            Groups::Whole => groups.resize(groups.len() + runs, 0),
+            Groups::Rows { repeat, count } => groups.resize(groups.len() + runs, row / repeat % count),
+            Groups::Blocks { size: group } if group.is_multiple_of(size) || group >= cols => {
+                let (first, together) = (row * cols.div_ceil(group), group.div_ceil(size));
+                groups.extend((0..runs).map(|run| first + run / together));
+            }
+            _ => return None,
         }
-        _ => None,
-    };
-    (0..rows).flat_map(|row| (0..runs).map(move |run| (row, run))).map(|(row, run)| group(row, run)).collect()
+    }
+    Some(groups)
 }
