@@ -52,10 +52,20 @@ def theirs(bits, source, target):
     print(time.perf_counter() - start)
 
 
-def measured(command):
-    """Output, seconds of the whole process, and the largest anonymous memory in MiB."""
-    start, peak = time.perf_counter(), 0
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def timed(command):
+    """Output and seconds of the whole process."""
+    start = time.perf_counter()
+    process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        sys.exit(f"{command} failed")
+    return process.stdout, seconds
+
+
+def peak(command):
+    """The largest anonymous memory in MiB, in a run of its own: looking takes time."""
+    peak = 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         try:
             with open(f"/proc/{process.pid}/status") as status:
@@ -63,10 +73,9 @@ def measured(command):
         except OSError:
             pass
         time.sleep(0.002)
-    seconds = time.perf_counter() - start
     if process.returncode:
         sys.exit(f"{command} failed")
-    return process.stdout.read(), seconds, peak / 1024
+    return peak / 1024
 
 
 def fresh(target):
@@ -98,15 +107,17 @@ def main():
         print("| bits | theirs s | ours s | ratio (best) | theirs MiB | ours MiB | copy and sync s | ours over copy |")
         print("|--:|--:|--:|--:|--:|--:|--:|--:|")
         for bits, options in [(8, []), (4, ["--group", "32"])]:
+            both = [sys.executable, __file__, "--theirs", str(bits), source, target], [OURS, source, target, "--bits", str(bits), *options]
             rounds = []
             for _ in range(args.rounds):
                 # Nobody's time is that of giving up an older file.
                 fresh(target)
-                out, _, their_peak = measured([sys.executable, __file__, "--theirs", str(bits), source, target])
+                out, _ = timed(both[0])
                 fresh(target)
-                _, own, own_peak = measured([OURS, source, target, "--bits", str(bits), *options])
-                rounds.append((float(out.split()[-1]), own, their_peak, own_peak, copied(source, f"{folder}/copy")))
-            their, own, their_peak, own_peak, copy = (min(column) for column in zip(*rounds))
+                _, own = timed(both[1])
+                rounds.append((float(out.split()[-1]), own, copied(source, f"{folder}/copy")))
+            their, own, copy = (min(column) for column in zip(*rounds))
+            their_peak, own_peak = map(peak, both)
             print(
                 f"| {bits} | {their:.2f} | {own:.2f} | {their / own:.1f} | {their_peak:.0f} | {own_peak:.0f} "
                 f"| {copy:.2f} | {own / copy:.1f} |"
@@ -122,8 +133,9 @@ def main():
                 ("small.safetensors", ["--bits", "4", "--group", "32"]),
                 ("small.gguf", ["--bits", "4"]),
             ]:
-                _, seconds, peak = measured([OURS, source, f"{folder}/{name}", *options])
-                print(f"| {Path(name).suffix[1:]}, {' '.join(options)} | {seconds:.1f} | {peak:.0f} |")
+                command = [OURS, source, f"{folder}/{name}", *options]
+                _, seconds = timed(command)
+                print(f"| {Path(name).suffix[1:]}, {' '.join(options)} | {seconds:.1f} | {peak(command):.0f} |")
 
 
 main()

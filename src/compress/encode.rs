@@ -92,12 +92,17 @@ pub(super) fn encode(
         false => None,
     };
     let quantizer = scheme.quantizer()?;
+    let mut room: Option<QTensor> = None;
     for part in parts() {
         let first = part.start;
         // A tensor without axes is one number.
         let own = if shape.is_empty() { Vec::new() } else { part_shape(part.len()) };
         cost.read(source, part, &mut values)?;
-        let mut q = quantizer.layout(&own)?;
+        // All but the last part have the same shape.
+        let mut q = match room.take() {
+            Some(q) if q.shape() == own => q,
+            _ => quantizer.layout(&own)?,
+        };
         let tensor = TensorRef::new(&values, &own)?;
         match &grid {
             Some(grid) => {
@@ -123,6 +128,7 @@ pub(super) fn encode(
             cost.became(&decoded);
         }
         sink(first, &q)?;
+        room = Some(q);
     }
     Ok(cost)
 }

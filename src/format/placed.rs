@@ -5,8 +5,16 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
 };
+
+/// Bytes from one beginning of writing to the disk to the next.
+#[cfg(feature = "files")]
+const BEHIND: u64 = 4 << 20;
 
 /// A file that is whole or as it was, written from front to back or by any number of threads at places of their own: a temporary one beside `path`, which takes its
 /// name only by [`finish`](Self::finish). Dropped before, it is removed.
@@ -15,6 +23,10 @@ pub(crate) struct Placed {
     file: Option<File>,
     temporary: PathBuf,
     path: PathBuf,
+    /// Bytes written so far.
+    written: AtomicU64,
+    /// Waits for the disk.
+    behind: Mutex<Option<JoinHandle<io::Result<()>>>>,
 }
 
 impl Placed {
@@ -37,7 +49,8 @@ impl Placed {
         name.push(format!(".{}-{count}.tmp", std::process::id()));
         let temporary = path.with_file_name(name);
         let file = File::create_new(&temporary)?;
-        Ok(Self { file: Some(file), temporary, path: path.into() })
+        let path = path.into();
+        Ok(Self { file: Some(file), temporary, path, written: AtomicU64::new(0), behind: Mutex::default() })
     }
 
     /// Makes it so long. What is not written is zero.
@@ -62,7 +75,33 @@ impl Placed {
     /// [`Io`](crate::ErrorKind::Io) when it cannot: a full disk.
     #[cfg(feature = "files")]
     pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        write_at(self.file()?, offset, bytes).map_err(|error| Error::io(&self.path, error))
+        write_at(self.file()?, offset, bytes).map_err(|error| Error::io(&self.path, error))?;
+        let before = self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        match before / BEHIND == (before + bytes.len() as u64) / BEHIND {
+            true => Ok(()),
+            false => self.write_behind(),
+        }
+    }
+
+    /// Has the disk begin with what is written so far while more is made: [`finish`](Self::finish) waits for the rest alone.
+    #[cfg(feature = "files")]
+    fn write_behind(&self) -> Result<()> {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        if behind.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return Ok(());
+        }
+        self.caught_up(behind.take())?;
+        // Where there is no thread to be had, all is left to the end.
+        let file = self.file()?.try_clone();
+        *behind = file.and_then(|file| thread::Builder::new().spawn(move || file.sync_data())).ok();
+        Ok(())
+    }
+
+    /// Waits for what was begun. A system tells an error of the disk once: to whoever waits first.
+    fn caught_up(&self, behind: Option<JoinHandle<io::Result<()>>>) -> Result<()> {
+        let ended = behind.map_or(Ok(Ok(())), JoinHandle::join);
+        let ended = ended.unwrap_or_else(|_| Err(io::Error::other("a thread that wrote to the disk panicked")));
+        ended.map_err(|error| Error::io(&self.path, error))
     }
 
     /// Makes sure that all is on the disk, and gives the file its name.
@@ -101,6 +140,8 @@ impl Placed {
     }
 
     fn sync(&self) -> Result<()> {
+        let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.caught_up(behind)?;
         self.file()?.sync_all().map_err(|error| Error::io(&self.path, error))
     }
 
@@ -118,6 +159,9 @@ impl Placed {
 impl Drop for Placed {
     fn drop(&mut self) {
         if self.file.take().is_some() {
+            // Some systems do not remove what is open.
+            let behind = self.behind.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+            let _ = self.caught_up(behind);
             let _ = fs::remove_file(&self.temporary);
         }
     }
