@@ -97,6 +97,8 @@ mod backend;
 #[forbid(unsafe_code)]
 pub mod compress;
 #[forbid(unsafe_code)]
+mod config;
+#[forbid(unsafe_code)]
 mod element;
 #[forbid(unsafe_code)]
 mod error;

@@ -5,6 +5,7 @@ use super::{
     view::{Dims, TensorMut, TensorRef, checked_volume, filled},
 };
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     kernel::{
@@ -41,15 +42,47 @@ pub enum Granularity {
     },
 }
 
+config! {
+    Granularity() => Self::Tensor,
+    axis: Option<usize> = Self::axis => |it, axis| axis.map_or(it, |axis| Self::Channel { axis }),
+    group_size: Option<usize> = Self::group_size => |it, size| match (it.axis(), size) {
+        (_, None) => Ok(it),
+        (_, Some(0)) => Err(Error::argument("group size", 0, "at least 1")),
+        (Some(axis), Some(size)) => Ok(Self::Block { axis, size }),
+        (None, Some(size)) => Ok(Self::Group { size }),
+    },
+}
+
+#[cfg(feature = "serde")]
+impl Granularity {
+    pub(crate) fn axis(&self) -> Option<usize> {
+        match *self {
+            Self::Channel { axis } | Self::Block { axis, .. } => Some(axis),
+            Self::Tensor | Self::Group { .. } => None,
+        }
+    }
+
+    pub(crate) fn group_size(&self) -> Option<usize> {
+        match *self {
+            Self::Group { size } | Self::Block { size, .. } => Some(size),
+            Self::Tensor | Self::Channel { .. } => None,
+        }
+    }
+}
+
 /// How far a quantized tensor is from the original.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct QuantError {
     /// The largest `|x - x'|`.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub max_abs: f64,
     /// The mean of `(x - x')²`.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub mse: f64,
     /// Signal to quantization noise, `10 log10(Σ x² / Σ (x - x')²)`, in decibels; infinite where
     /// there is no error.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub sqnr_db: f64,
 }
 
