@@ -12,7 +12,7 @@ use std::fmt;
 
 /// One way to keep a tensor, and what it costs.
 #[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Choice {
     /// What to call it in a report: `4-bit, groups of 32`.
     pub label: String,
