@@ -9,8 +9,8 @@ use lapidary::{
     },
     prune::{Magnitude, Pruning, Random, RigL, Select, Sensitivity, SparsityPlan, SparsitySchedule},
     quant::{
-        Affine, Awq, Candidate, Certificate, Certify, Choice, FakeQuantize, FloatFormat, Gptq, Hqq, KMeans, Lsq,
-        MinMax, Minifloat, MovingAverageObserver, Range, SmoothQuant, Symmetric, Table, layout::OrtRoundToNearest,
+        Affine, Awq, Candidate, Certificate, Certify, Choice, FakeQuantize, FloatFormat, Hqq, KMeans, Lsq, MinMax,
+        Minifloat, MovingAverageObserver, Range, SmoothQuant, Symmetric, Table, layout::OrtRoundToNearest,
     },
     slim::{Aggregate, Keep, LatencyTable, Normalize, Role, Scoring},
 };
@@ -197,7 +197,7 @@ fn quantizers_are_written_with_their_groups() {
     written(&SmoothQuant::default(), r#"{"alpha":0.5}"#);
     #[cfg(feature = "linalg")]
     written(
-        &Gptq::new(affine),
+        &lapidary::quant::Gptq::new(affine),
         r#"{"scheme":{"affine":{"bits":8,"axis":1,"group_size":null}},"damping":0.01,"act_order":false}"#,
     );
     written(&OrtRoundToNearest::new(4, 32).unwrap(), r#"{"bits":4,"block_size":32,"symmetric":false}"#);

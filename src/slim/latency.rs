@@ -24,8 +24,8 @@ pub struct LatencyTable {
 
 config! {
     LatencyTable(times: BTreeMap<String, Vec<(usize, usize, f64)>>) => {
-        let times = times.into_iter().flat_map(|(node, times)| times.into_iter().map(move |time| (node.clone(), time)));
-        times.fold(Ok(Self::new()), |table, (node, (inputs, outputs, time))| table?.with(node, inputs, outputs, time))
+        let mut times = times.into_iter().flat_map(|(node, times)| times.into_iter().map(move |time| (node.clone(), time)));
+        times.try_fold(Self::new(), |table, (node, (inputs, outputs, time))| table.with(node, inputs, outputs, time))
     },
 }
 
