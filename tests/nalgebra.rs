@@ -55,7 +55,7 @@ fn what_lies_in_logical_order_is_borrowed() {
     borrows(&fixed, &fixed[0], &[3]);
     borrows(m.column(1), &m[(0, 1)], &[4]);
     let column = m.column(1);
-    borrows(&column, &m[(0, 1)], &[4]);
+    borrows(TensorRef::from(&column), &m[(0, 1)], &[4]);
     borrows(v.rows(1, 3), &v[1], &[3]);
     borrows(v.fixed_rows::<3>(1), &v[1], &[3]);
     borrows(r.columns(1, 3), &r[1], &[3]);
