@@ -40,7 +40,7 @@ pub enum Form {
 /// | `keep` | none | parts of names | tensors that stay as they are; slimming cuts them all the same |
 /// | `only` | all | parts of names, or operators | tensors that are changed at all |
 /// | `min_elements` | 1,024 | any | smaller tensors stay |
-/// | `slimming` | none | [`Slimming`](super::Slimming) | channels and blocks of an ONNX model that leave before it is quantized (feature `rten`) |
+/// | `slimming` | none | `Slimming` | channels and blocks of an ONNX model that leave before it is quantized (feature `rten`) |
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub struct Recipe {
