@@ -86,6 +86,13 @@ where
 impl QTensor {
     /// The decoded values as a matrix; a tensor of one axis is a column. Needs the feature `nalgebra`.
     ///
+    /// ```
+    /// use lapidary::{QuantizerExt, nalgebra::DMatrix, quant::MinMax};
+    /// let weights = DMatrix::from_row_slice(2, 2, &[0.0f32, 1.0, 2.0, 3.0]);
+    /// assert_eq!(MinMax::new(2)?.quantize(&weights)?.to_matrix::<f32>()?, weights);
+    /// # Ok::<(), lapidary::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Argument`](crate::ErrorKind::Argument) for a tensor of another number of axes than 1 or 2, or one that memory does not hold.
     pub fn to_matrix<T: Element>(&self) -> Result<DMatrix<T>> {

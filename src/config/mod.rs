@@ -98,11 +98,13 @@ impl<C> Built<C> for crate::Result<C> {
     }
 }
 
+/// Calls a method, or a closure that needs no types, since they are told here.
 #[cfg(feature = "serde")]
 pub(crate) fn set<C, V, B: Built<C>>(config: C, value: V, with: impl FnOnce(C, V) -> B) -> crate::Result<C> {
     with(config, value).built()
 }
 
+/// As [`set`], to ask.
 #[cfg(feature = "serde")]
 pub(crate) fn tell<C, V>(config: &C, get: impl FnOnce(&C) -> V) -> V {
     get(config)

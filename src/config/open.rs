@@ -1,16 +1,16 @@
 //! Measured numbers, which may be infinite or none at all. Where people read, those are written as text, since JSON has no number for them.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, Error},
+};
 
-/// Numbers that may be of any kind.
-pub(crate) trait Open: Sized {
-    type Written<'a>: Serialize
-    where
-        Self: 'a;
-    type Read: for<'de> Deserialize<'de>;
+/// A field of measured numbers: `#[serde(with = "crate::config::open")]`.
+pub(crate) trait Open: Copy {
+    type Numbers: Serialize + DeserializeOwned;
 
-    fn write(&self) -> Self::Written<'_>;
-    fn read(read: Self::Read) -> Self;
+    fn write(self) -> Self::Numbers;
+    fn read(numbers: Self::Numbers) -> Self;
 }
 
 pub(crate) fn serialize<T: Open, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
@@ -18,9 +18,10 @@ pub(crate) fn serialize<T: Open, S: Serializer>(value: &T, serializer: S) -> Res
 }
 
 pub(crate) fn deserialize<'de, T: Open, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    T::Read::deserialize(deserializer).map(T::read)
+    T::Numbers::deserialize(deserializer).map(T::read)
 }
 
+/// A number of any kind.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Number(pub(crate) f64);
 
@@ -60,27 +61,25 @@ impl<'de> Deserialize<'de> for Number {
 }
 
 impl Open for f64 {
-    type Written<'a> = Number;
-    type Read = Number;
+    type Numbers = Number;
 
-    fn write(&self) -> Number {
-        Number(*self)
+    fn write(self) -> Number {
+        Number(self)
     }
 
-    fn read(read: Number) -> Self {
-        read.0
+    fn read(number: Number) -> Self {
+        number.0
     }
 }
 
 impl Open for Option<f64> {
-    type Written<'a> = Option<Number>;
-    type Read = Option<Number>;
+    type Numbers = Option<Number>;
 
-    fn write(&self) -> Option<Number> {
+    fn write(self) -> Option<Number> {
         self.map(Number)
     }
 
-    fn read(read: Option<Number>) -> Self {
-        read.map(|number| number.0)
+    fn read(number: Option<Number>) -> Self {
+        number.map(|number| number.0)
     }
 }
