@@ -73,7 +73,7 @@
 //! |---|---|---|
 //! | `ndarray` | yes | `ndarray` arrays and views as tensors |
 //! | `nalgebra` | no | `nalgebra` matrices, vectors and views as tensors |
-//! | `serde` | no | configurations, plans and reports as JSON, TOML or any other format of `serde`; see `docs/SERDE.md` |
+//! | `serde` | no | configurations, plans and reports as JSON, TOML and the like, by `serde`; see `docs/SERDE.md` |
 //! | `rayon` | yes | kernels use the caller's rayon pool |
 //! | `linalg` | no | matrix products and factors by `faer`: the optimizer `Muon`, the quantizer `Gptq`, the pruner `SparseGpt` |
 //! | `files` | no | model files as named tensors, mapped into memory, `format::file`; each format brings it along |

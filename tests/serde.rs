@@ -591,6 +591,19 @@ mod compress {
 
     #[cfg(feature = "rten")]
     #[test]
+    fn what_differs_comes_back_even_where_there_is_no_number() {
+        use lapidary::compress::{SlimmedReport, Verification};
+        let json = r#"{"outputs":[{"name":"y","shape":[1,2],"max_abs":"inf","relative":"inf","cosine":"nan","non_finite":2,"rows":1,"changed":[{"sample":0,"row":0,"original":1,"compressed":0}]}],"samples":1,"runtime":"rten","expanded_original":[],"expanded_compressed":["w"]}"#;
+        let read: Verification = serde_json::from_str(json).unwrap();
+        assert!(read.outputs[0].cosine.is_nan() && read.max_relative() == f64::INFINITY);
+        assert_eq!(serde_json::to_string(&read).unwrap(), json);
+        let odd: Verification = serde_json::from_str(&json.replace(r#""rows":1,"c"#, r#""rows":0,"c"#)).unwrap();
+        assert_eq!((odd.outputs[0].argmax_agreement(), odd.to_string().contains("0 of 0")), (1.0, true));
+        assert_eq!(again(&SlimmedReport::default()), SlimmedReport::default());
+    }
+
+    #[cfg(feature = "rten")]
+    #[test]
     fn inputs_that_follow_from_a_seed_are_written() {
         use lapidary::compress::{Feed, Inputs, RangeMethod, Ranking, Slimming};
         let inputs =
