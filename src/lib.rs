@@ -12,8 +12,8 @@
 //! * [`format`](mod@format) reads and writes model files (ONNX, safetensors, GGUF, NumPy; PyTorch's are read), what is left of a model, and
 //!   what training needs to go on; `compress` makes a model file smaller in one call.
 //!
-//! Tensors are borrowed: slices, `Vec`s, and with the feature `ndarray` arrays and views of any
-//! dimension and memory order. Elements are `f32`, `f64`, [`f16`](struct@half::f16) or [`bf16`](half::bf16). The caller
+//! Tensors are borrowed: slices, `Vec`s, with the feature `ndarray` arrays and views of any
+//! dimension and memory order, and with `nalgebra` its matrices and vectors. Elements are `f32`, `f64`, [`f16`](struct@half::f16) or [`bf16`](half::bf16). The caller
 //! owns parameters, gradients, state and buffers; a step, `quantize_into`, `dequantize_into` and
 //! `Mask::apply` do not allocate (a view that is not in logical order is copied).
 //!
@@ -72,6 +72,8 @@
 //! | feature | default | what |
 //! |---|---|---|
 //! | `ndarray` | yes | `ndarray` arrays and views as tensors |
+//! | `nalgebra` | no | `nalgebra` matrices, vectors and views as tensors |
+//! | `serde` | no | configurations, plans and reports as JSON, TOML and the like, by `serde`; see `docs/SERDE.md` |
 //! | `rayon` | yes | kernels use the caller's rayon pool |
 //! | `linalg` | no | matrix products and factors by `faer`: the optimizer `Muon`, the quantizer `Gptq`, the pruner `SparseGpt` |
 //! | `files` | no | model files as named tensors, mapped into memory, `format::file`; each format brings it along |
@@ -95,6 +97,8 @@ mod backend;
 #[cfg(any(feature = "onnx", feature = "safetensors", feature = "gguf"))]
 #[forbid(unsafe_code)]
 pub mod compress;
+#[forbid(unsafe_code)]
+mod config;
 #[forbid(unsafe_code)]
 mod element;
 #[forbid(unsafe_code)]
@@ -127,6 +131,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use half;
 pub use kernel::{grad::GradRef, isa::Isa, random::Rounding, rule::Rule};
 pub use linalg::Calibration;
+#[cfg(feature = "nalgebra")]
+pub use nalgebra;
 #[cfg(feature = "ndarray")]
 pub use ndarray;
 pub use num_traits;
@@ -160,3 +166,7 @@ struct Sparsity;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/MODELS.md")]
 struct Models;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/SERDE.md")]
+struct Serde;

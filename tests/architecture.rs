@@ -8,18 +8,22 @@ use std::{
 /// What each room under `src/` may import of the crate. Who is not listed may import everything.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("config", &["error", "config"]),
     ("element", &["error"]),
     ("map", &["error"]),
     ("kernel", &["element", "error", "kernel"]),
-    ("tensor", &["kernel", "element", "error", "tensor"]),
+    ("tensor", &["config", "kernel", "element", "error", "tensor"]),
     ("traits", &["tensor", "kernel", "element", "error"]),
     ("linalg", &["tensor", "kernel", "element", "error", "linalg"]),
-    ("optim", &["linalg", "traits", "tensor", "kernel", "element", "error", "optim"]),
-    ("quant", &["linalg", "traits", "tensor", "kernel", "element", "error", "quant"]),
-    ("prune", &["linalg", "traits", "tensor", "kernel", "element", "error", "prune"]),
+    ("optim", &["config", "linalg", "traits", "tensor", "kernel", "element", "error", "optim"]),
+    ("quant", &["config", "linalg", "traits", "tensor", "kernel", "element", "error", "quant"]),
+    ("prune", &["config", "linalg", "traits", "tensor", "kernel", "element", "error", "prune"]),
     ("sparse", &["traits", "tensor", "kernel", "element", "error", "sparse"]),
-    ("slim", &["optim", "quant", "prune", "traits", "tensor", "kernel", "element", "error", "slim"]),
-    ("compress", &["format", "slim", "linalg", "quant", "traits", "tensor", "kernel", "element", "error", "compress"]),
+    ("slim", &["config", "optim", "quant", "prune", "traits", "tensor", "kernel", "element", "error", "slim"]),
+    (
+        "compress",
+        &["config", "format", "slim", "linalg", "quant", "traits", "tensor", "kernel", "element", "error", "compress"],
+    ),
     ("format", &["map", "slim", "optim", "quant", "prune", "traits", "tensor", "kernel", "element", "error", "format"]),
 ];
 

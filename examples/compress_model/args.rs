@@ -182,9 +182,9 @@ impl Args {
         let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         let mut data = self.output.clone().into_os_string();
         data.push(".data");
-        let mut others = vec![self.input.clone(), self.output.clone(), data.into()];
+        let others = [self.input.clone(), self.output.clone(), data.into()];
         #[cfg(feature = "rten")]
-        others.extend(self.inputs.clone());
+        let others = [&others[..], self.inputs.as_slice()].concat();
         match others.iter().any(|other| whole(other) == whole(report)) {
             true => Err("the report is to be another file than the models and their inputs".into()),
             false => Ok(()),

@@ -7,6 +7,7 @@ use super::runtime::Inputs;
 /// A code is `round(x / scale) + zero_point`, from 0 to 255, with one scale for a whole activation.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Activations {
     /// Levels are found whenever the model runs, by `DynamicQuantizeLinear`, for `MatMul` and `Gemm` with a matrix of weights, which become
     /// `MatMulInteger`. Needs version 11 of ONNX's operators. Weights are `uint8` with a zero point a column, or `int8` without where the
@@ -24,6 +25,7 @@ pub enum Activations {
 #[cfg(feature = "rten")]
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum RangeMethod {
     /// From the smallest to the largest: [`MinMaxObserver`](crate::quant::MinMaxObserver).
     #[default]

@@ -9,6 +9,7 @@ use crate::{
 /// [`allocate`]. Errors are sums of squares of the differences, all weights alike.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Budget {
     /// The output, with the file of its weights, is at most so many bytes.
     File(u64),

@@ -25,10 +25,13 @@ impl Look {
 /// How many numbers of a tensor are in each of 64 parts of its range, before and after.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Histogram {
     /// The least number before.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub low: f64,
     /// The largest number before.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub high: f64,
     /// Numbers in each part, from the lowest up; the last has `high` too.
     pub before: Vec<u64>,

@@ -3,11 +3,15 @@
 #[cfg(feature = "rten")]
 use super::slimming::Slimming;
 use super::{activations::Activations, budget::Budget, pruning::Pruning};
-use crate::error::{Error, Result};
+use crate::{
+    config::config,
+    error::{Error, Result},
+};
 
 /// How quantized weights are written in an ONNX model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Form {
     /// 8 bits as [`Dequantize`](Self::Dequantize). Fewer bits as [`MatMulNBits`](Self::MatMulNBits) where a weight is one of
     /// `MatMul`; else as `Dequantize`, or in 8 bits where the model cannot have the newer operators for it. The report says which.
@@ -17,6 +21,7 @@ pub enum Form {
     /// bits and for groups, 25 for 2 bits.
     Dequantize,
     /// ONNX Runtime's operator `MatMulNBits`, which multiplies by the codes as they are: `MatMul` with a matrix of weights.
+    #[cfg_attr(feature = "serde", serde(rename = "matmul_nbits"))]
     MatMulNBits,
 }
 
@@ -35,7 +40,7 @@ pub enum Form {
 /// | `keep` | none | parts of names | tensors that stay as they are; slimming cuts them all the same |
 /// | `only` | all | parts of names, or operators | tensors that are changed at all |
 /// | `min_elements` | 1,024 | any | smaller tensors stay |
-/// | `slimming` | none | [`Slimming`](super::Slimming) | channels and blocks of an ONNX model that leave before it is quantized (feature `rten`) |
+/// | `slimming` | none | `Slimming` | channels and blocks of an ONNX model that leave before it is quantized (feature `rten`) |
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub struct Recipe {
@@ -58,6 +63,32 @@ impl Default for Recipe {
     fn default() -> Self {
         Self::new()
     }
+}
+
+config! {
+    Recipe() => Self::new(),
+    bits: Option<u8> => |it, bits| match bits {
+        Some(bits) => it.with_bits(bits),
+        None => Ok(it),
+    },
+    group_size: Option<usize> = |it| it.group => |it, size| match size {
+        Some(size) => it.with_group(size),
+        None => Ok(it),
+    },
+    symmetric: bool => |it, _| it.symmetric(),
+    form: Form => Self::with_form,
+    pruning: Option<Pruning> => |it, pruning| Self { pruning, ..it },
+    budget: Option<Budget> => |it, budget| match budget {
+        Some(budget) => it.with_budget(budget),
+        None => Ok(it),
+    },
+    histograms: bool => |it, _| it.with_histograms(),
+    activations: Option<Activations> => |it, activations| Self { activations, ..it },
+    keep: Vec<String> => Self::keep,
+    only: Vec<String> => Self::only,
+    min_elements: usize => Self::with_min_elements,
+    #[cfg(feature = "rten")]
+    slimming: Option<Slimming> => |it, slimming| Self { slimming, ..it },
 }
 
 impl Recipe {

@@ -6,6 +6,7 @@ use std::fmt;
 /// What was done to a tensor.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TensorReport {
     /// Its name in the model.
     pub name: String,
@@ -26,10 +27,13 @@ pub struct TensorReport {
     /// How its numbers were and are spread, where the recipe wants it.
     pub histogram: Option<Histogram>,
     /// Signal to noise in decibels, of all that was done to it, pruned and quantized; infinite without error.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub sqnr_db: Option<f64>,
     /// The largest error of an element.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub max_abs: Option<f64>,
     /// What no element's error is larger than, by what is stored alone.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub bound: Option<f64>,
 }
 
@@ -64,6 +68,7 @@ impl TensorReport {
 /// An activation that became codes.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ActivationReport {
     /// Its name in the model that was read.
     pub name: String,
@@ -78,20 +83,24 @@ pub struct ActivationReport {
 /// Even levels of codes from 0 to 255: `x' = (code - zero_point) * scale`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Levels {
     /// From one level to the next.
     pub scale: f32,
     /// The code of 0.
     pub zero_point: u8,
     /// The lower end of the range that was found, before it is made to hold 0.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub min: f64,
     /// Its upper end.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub max: f64,
 }
 
 /// What was done to a model.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Report {
     /// Its weights, in the order of the file.
     pub tensors: Vec<TensorReport>,
@@ -107,6 +116,7 @@ pub struct Report {
     /// Length of the output in bytes.
     pub bytes_after: u64,
     /// The error of all weights that were changed together, `‖w - w'‖ / ‖w‖`, with those that a budget left as they were.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub relative_error: Option<f64>,
 }
 

@@ -5,6 +5,7 @@ use super::{
     scalar::{Gradient, Squares, narrow},
 };
 use crate::{
+    config::config,
     element::{Element, Real},
     error::Result,
     kernel::rule::Rule,
@@ -73,6 +74,14 @@ impl Adadelta {
 }
 
 learning_rate!(Adadelta);
+
+config! {
+    Adadelta(learning_rate: f64) => Self::new(learning_rate),
+    rho: f64 => Self::with_rho,
+    eps: f64 => Self::with_eps,
+    weight_decay: f64 => Self::with_weight_decay,
+    maximize: bool => |it, _| it.with_maximize(),
+}
 
 const SLOTS: [&str; 2] = ["square_avg", "acc_delta"];
 

@@ -5,6 +5,7 @@ use super::{
     scalar::narrow,
 };
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     kernel::{
@@ -132,6 +133,16 @@ impl Adafactor {
 }
 
 learning_rate!(Adafactor);
+
+config! {
+    Adafactor(learning_rate: f64) => Self::new(learning_rate),
+    beta2_decay: f64 => Self::with_beta2_decay,
+    eps1: Option<f64> => |it, eps1| eps1.map_or(Ok(it), |eps1| it.with_eps1(eps1)),
+    eps2: f64 => Self::with_eps2,
+    d: f64 => Self::with_d,
+    weight_decay: f64 => Self::with_weight_decay,
+    maximize: bool => |it, _| it.with_maximize(),
+}
 
 const ROWS: &str = "row_var";
 const COLS: &str = "col_var";

@@ -6,6 +6,7 @@ use super::{
     scalar::{Gradient, narrow},
 };
 use crate::{
+    config::config,
     element::{Element, Real},
     error::Result,
     kernel::rule::Rule,
@@ -103,6 +104,16 @@ impl Adagrad {
 }
 
 learning_rate!(Adagrad);
+
+config! {
+    Adagrad(learning_rate: f64) => Self::new(learning_rate),
+    convention: Convention => Self::with_convention,
+    learning_rate_decay: f64 => Self::with_learning_rate_decay,
+    weight_decay: f64 => Self::with_weight_decay,
+    initial_accumulator: f64 => Self::with_initial_accumulator,
+    eps: f64 => Self::with_eps,
+    maximize: bool => |it, _| it.with_maximize(),
+}
 
 const SLOT: &str = "sum";
 

@@ -6,6 +6,7 @@ use super::{
     scalar::{Average, Gradient, Squares, bias_correction, narrow},
 };
 use crate::{
+    config::config,
     element::{Element, Real},
     error::Result,
     kernel::rule::Rule,
@@ -134,6 +135,18 @@ impl Adam {
 
 learning_rate!(Adam);
 
+config! {
+    Adam(learning_rate: f64) => Self::new(learning_rate),
+    convention: Convention => Self::with_convention,
+    betas: (f64, f64) => |it, betas| it.with_betas(betas.0, betas.1),
+    eps: f64 => Self::with_eps,
+    eps_root: f64 => Self::with_eps_root,
+    weight_decay: f64 => Self::with_weight_decay,
+    decay_after: f64 => Self::with_decay_after,
+    amsgrad: bool => |it, _| it.with_amsgrad(),
+    maximize: bool => |it, _| it.with_maximize(),
+}
+
 impl<T: Element> Optimizer<T> for Adam {
     fn schema(&self, shape: &[usize]) -> Schema {
         schema("Adam", self.amsgrad, shape)
@@ -222,6 +235,16 @@ impl AdamW {
 }
 
 learning_rate!(AdamW);
+
+config! {
+    AdamW(learning_rate: f64) => Self::new(learning_rate),
+    convention: Convention => Self::with_convention,
+    betas: (f64, f64) => |it, betas| it.with_betas(betas.0, betas.1),
+    eps: f64 => Self::with_eps,
+    weight_decay: f64 => Self::with_weight_decay,
+    amsgrad: bool => |it, _| it.with_amsgrad(),
+    maximize: bool => |it, _| it.with_maximize(),
+}
 
 impl<T: Element> Optimizer<T> for AdamW {
     fn schema(&self, shape: &[usize]) -> Schema {

@@ -14,6 +14,7 @@ use crate::{
 /// How the size of gradients is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Norm {
     /// The root of the sum of squares.
     #[default]

@@ -2,6 +2,7 @@
 
 use super::hyper::inner_learning_rate;
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     tensor::{Precision, Schema, State, TensorMut, TensorRef},
@@ -70,6 +71,13 @@ impl<O> Compact<O> {
 }
 
 inner_learning_rate!(Compact);
+
+config! {
+    Compact<O>(optimizer: O, precision: Precision) => match precision {
+        Precision::Full => Err(Error::argument("precision", "full", "bf16 or eight_bit")),
+        _ => Ok(Self { optimizer, precision }),
+    },
+}
 
 impl<T: Element, O: Optimizer<T>> Optimizer<T> for Compact<O> {
     fn schema(&self, shape: &[usize]) -> Schema {

@@ -4,6 +4,7 @@
 /// corrected for bias, whether the rate is a part of the momentum. Each optimizer's docs say what changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Convention {
     /// `torch.optim`.
     #[default]

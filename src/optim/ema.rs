@@ -2,6 +2,7 @@
 
 use super::hyper::{decay_rate, inner_learning_rate};
 use crate::{
+    config::config,
     element::Element,
     error::Result,
     tensor::{Schema, State, TensorMut, TensorRef},
@@ -83,6 +84,11 @@ impl<O> Ema<O> {
 }
 
 inner_learning_rate!(Ema);
+
+config! {
+    Ema<O>(optimizer: O, decay: f64) => Self::new(optimizer, decay),
+    warm_up: bool => |it, _| it.with_warm_up(),
+}
 
 impl<T: Element, O: Optimizer<T>> Optimizer<T> for Ema<O> {
     fn schema(&self, shape: &[usize]) -> Schema {

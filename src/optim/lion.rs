@@ -5,6 +5,7 @@ use super::{
     scalar::{Average, Gradient, narrow},
 };
 use crate::{
+    config::config,
     element::{Element, Real},
     error::Result,
     kernel::rule::Rule,
@@ -71,6 +72,13 @@ impl Lion {
 }
 
 learning_rate!(Lion);
+
+config! {
+    Lion(learning_rate: f64) => Self::new(learning_rate),
+    betas: (f64, f64) => |it, betas| it.with_betas(betas.0, betas.1),
+    weight_decay: f64 => Self::with_weight_decay,
+    maximize: bool => |it, _| it.with_maximize(),
+}
 
 const SLOT: &str = "exp_avg";
 

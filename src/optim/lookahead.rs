@@ -2,6 +2,7 @@
 
 use super::hyper::inner_learning_rate;
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     tensor::{Schema, State, TensorMut, TensorRef},
@@ -78,6 +79,10 @@ impl<O> Lookahead<O> {
 }
 
 inner_learning_rate!(Lookahead);
+
+config! {
+    Lookahead<O>(optimizer: O, k: u64, alpha: f64) => Self::new(optimizer, k, alpha),
+}
 
 impl<T: Element, O: Optimizer<T>> Optimizer<T> for Lookahead<O> {
     fn schema(&self, shape: &[usize]) -> Schema {

@@ -2,6 +2,7 @@
 
 use super::hyper::non_negative;
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     kernel::scan::norm,
@@ -53,9 +54,17 @@ impl Stop {
     }
 }
 
+config! {
+    Stop() => Self::default(),
+    iterations: u64 => |it, iterations| Self { iterations, ..it },
+    gradient_norm: Option<f64> => |it, norm| norm.map_or(Ok(it), |norm| it.with_gradient_norm(norm)),
+    loss_change: Option<f64> => |it, change| change.map_or(Ok(it), |change| it.with_loss_change(change)),
+}
+
 /// The rule that ended a [`minimize`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum StopReason {
     /// All steps were taken.
     Iterations,
@@ -68,16 +77,20 @@ pub enum StopReason {
 /// Where a [`minimize`] ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[must_use]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Minimum {
     /// The rule that held.
     pub reason: StopReason,
     /// Steps taken.
     pub iterations: u64,
     /// The loss at the point reached.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub loss: f64,
     /// The L2 norm of the gradient there.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub gradient_norm: f64,
     /// The absolute difference to the loss one step before; infinite when no step was taken.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub loss_change: f64,
 }
 

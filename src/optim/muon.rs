@@ -5,6 +5,7 @@ use super::{
     scalar::{Average, narrow},
 };
 use crate::{
+    config::config,
     element::{Element, Real},
     error::{Error, Result},
     kernel::rule::Rule,
@@ -16,11 +17,13 @@ use crate::{
 /// How the rate depends on a matrix's shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum RateScale {
     /// `sqrt(max(1, rows / cols))`
     #[default]
     Original,
     /// `0.2 * sqrt(max(rows, cols))`: updates as large as AdamW's, whose rates and decays can be kept.
+    #[cfg_attr(feature = "serde", serde(rename = "match_adamw"))]
     MatchAdamW,
 }
 
@@ -162,6 +165,17 @@ impl Muon {
 }
 
 learning_rate!(Muon);
+
+config! {
+    Muon(learning_rate: f64) => Self::new(learning_rate),
+    momentum: f64 => Self::with_momentum,
+    weight_decay: f64 => Self::with_weight_decay,
+    eps: f64 => Self::with_eps,
+    nesterov: bool => |it, _| it.without_nesterov(),
+    steps: usize => |it, steps| it.with_iteration(steps, it.coefficients),
+    coefficients: [f64; 3] => |it, coefficients| it.with_iteration(it.steps, coefficients),
+    rate_scale: RateScale = |it| it.scale => Self::with_rate_scale,
+}
 
 const SLOT: &str = "momentum_buffer";
 

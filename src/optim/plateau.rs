@@ -2,6 +2,7 @@
 
 use super::hyper::{count, non_negative};
 use crate::{
+    config::config,
     error::{Error, Result},
     traits::Resume,
 };
@@ -165,6 +166,20 @@ impl Plateau {
         }
         self.rate
     }
+}
+
+config! {
+    Plateau(rate: f64) => Self::new(rate),
+    factor: f64 => Self::with_factor,
+    patience: u64 => Self::with_patience,
+    absolute: bool => |it, _| it.with_absolute_threshold(it.threshold),
+    threshold: f64 => |it, threshold| match it.absolute {
+        true => it.with_absolute_threshold(threshold),
+        false => it.with_relative_threshold(threshold),
+    },
+    cooldown: u64 => Self::with_cooldown,
+    least: f64 => Self::with_least,
+    eps: f64 => Self::with_eps,
 }
 
 impl Resume for Plateau {

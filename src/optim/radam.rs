@@ -5,6 +5,7 @@ use super::{
     scalar::{Average, Gradient, Squares, bias_correction, narrow},
 };
 use crate::{
+    config::config,
     element::{Element, Real},
     error::Result,
     kernel::rule::Rule,
@@ -97,6 +98,15 @@ impl RAdam {
 }
 
 learning_rate!(RAdam);
+
+config! {
+    RAdam(learning_rate: f64) => Self::new(learning_rate),
+    betas: (f64, f64) => |it, betas| it.with_betas(betas.0, betas.1),
+    eps: f64 => Self::with_eps,
+    weight_decay: f64 => Self::with_weight_decay,
+    decoupled: bool => |it, _| it.with_decoupled(),
+    maximize: bool => |it, _| it.with_maximize(),
+}
 
 const SLOTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 

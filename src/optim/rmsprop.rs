@@ -6,6 +6,7 @@ use super::{
     scalar::{Average, Gradient, Squares, narrow},
 };
 use crate::{
+    config::config,
     element::{Element, Real},
     error::Result,
     kernel::rule::Rule,
@@ -114,6 +115,17 @@ impl RmsProp {
 }
 
 learning_rate!(RmsProp);
+
+config! {
+    RmsProp(learning_rate: f64) => Self::new(learning_rate),
+    convention: Convention => Self::with_convention,
+    alpha: f64 => Self::with_alpha,
+    eps: f64 => Self::with_eps,
+    momentum: f64 => Self::with_momentum,
+    weight_decay: f64 => Self::with_weight_decay,
+    centered: bool => |it, _| it.with_centered(),
+    maximize: bool => |it, _| it.with_maximize(),
+}
 
 const SQUARE: &str = "square_avg";
 const BUFFER: &str = "momentum_buffer";

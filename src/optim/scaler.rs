@@ -2,6 +2,7 @@
 
 use super::hyper::{count, positive};
 use crate::{
+    config::config,
     element::{AnySliceMut, Element, Real},
     error::{Error, Result},
     kernel::{
@@ -122,6 +123,13 @@ impl Scaler {
             }
         }
     }
+}
+
+config! {
+    Scaler(scale: f64) => Self::new(scale),
+    growth: f64 => Self::with_growth,
+    backoff: f64 => Self::with_backoff,
+    interval: u64 => Self::with_interval,
 }
 
 impl Resume for Scaler {

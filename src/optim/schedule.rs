@@ -1,5 +1,8 @@
 //! Learning rates as a function of the steps taken.
 
+#[cfg(feature = "serde")]
+mod written;
+
 use super::hyper::{non_negative, positive};
 use crate::error::{Error, Result};
 use std::f64::consts::PI;
@@ -36,6 +39,8 @@ use std::f64::consts::PI;
 /// # Ok::<(), lapidary::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(into = "written::Written", try_from = "written::Written"))]
 pub struct Schedule {
     base: f64,
     shape: Shape,
@@ -51,7 +56,7 @@ enum Shape {
     Polynomial { total: u64, power: f64 },
     Cosine { period: u64, least: f64 },
     WarmRestarts { first: u64, growth: u64, least: f64 },
-    OneCycle { total: u64, rise: f64, start: f64, end: f64 },
+    OneCycle { total: u64, rise: f64, divisor: f64, final_divisor: f64 },
     InverseSqrt { scale: u64 },
     Then { first: Box<Schedule>, until: u64, next: Box<Schedule> },
 }
@@ -140,9 +145,8 @@ impl Schedule {
         if !(0.0..=1.0).contains(&rise) {
             return Err(Error::argument("rise", rise, "from 0 to 1"));
         }
-        let start = rate / positive("divisor", divisor)?;
-        let end = start / positive("final_divisor", final_divisor)?;
-        Self::new(rate, Shape::OneCycle { total: at_least_one("total", total)?, rise, start, end })
+        let (divisor, final_divisor) = (positive("divisor", divisor)?, positive("final_divisor", final_divisor)?);
+        Self::new(rate, Shape::OneCycle { total: at_least_one("total", total)?, rise, divisor, final_divisor })
     }
 
     /// The rate for `scale` steps, then falling by the inverse square root of the steps.
@@ -196,16 +200,18 @@ impl Schedule {
                 }
                 half_cosine(base, *least, left as f64 / cycle as f64)
             }
-            Shape::OneCycle { total, rise, start, end } => {
+            Shape::OneCycle { total, rise, divisor, final_divisor } => {
+                let start = base / divisor;
+                let end = start / final_divisor;
                 let (last, top) = (*total as f64 - 1.0, rise * *total as f64 - 1.0);
                 let k = k.min(last);
                 // At a top of 0 steps or less there is no rise.
                 if k <= top && top > 0.0 {
-                    half_cosine(*start, base, k / top)
+                    half_cosine(start, base, k / top)
                 } else if last > top {
-                    half_cosine(base, *end, (k - top) / (last - top))
+                    half_cosine(base, end, (k - top) / (last - top))
                 } else {
-                    *end
+                    end
                 }
             }
             Shape::InverseSqrt { scale } => base * (*scale as f64 / taken.max(*scale) as f64).sqrt(),

@@ -5,6 +5,7 @@ use super::{
     scalar::{Gradient, Squares, bias_correction, narrow},
 };
 use crate::{
+    config::config,
     element::{Element, Real},
     error::{Error, Result},
     kernel::rule::Rule,
@@ -106,6 +107,15 @@ impl ScheduleFree {
 }
 
 learning_rate!(ScheduleFree);
+
+config! {
+    ScheduleFree(learning_rate: f64) => Self::new(learning_rate),
+    betas: (f64, f64) => |it, betas| it.with_betas(betas.0, betas.1),
+    eps: f64 => Self::with_eps,
+    weight_decay: f64 => Self::with_weight_decay,
+    weight_power: f64 => Self::with_weight_power,
+    maximize: bool => |it, _| it.with_maximize(),
+}
 
 const SLOTS: [&str; 2] = ["z", "exp_avg_sq"];
 const SCALARS: [&str; 2] = ["weight_sum", "max_learning_rate"];

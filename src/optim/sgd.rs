@@ -6,6 +6,7 @@ use super::{
     scalar::{Gradient, narrow},
 };
 use crate::{
+    config::config,
     element::{Element, Real},
     error::{Error, Result},
     kernel::rule::Rule,
@@ -162,6 +163,16 @@ impl Sgd {
 }
 
 learning_rate!(Sgd);
+
+config! {
+    Sgd(learning_rate: f64) => Self::new(learning_rate),
+    convention: Convention => Self::with_convention,
+    momentum: f64 => Self::with_momentum,
+    nesterov: bool => |it, _| it.with_nesterov(it.momentum),
+    dampening: f64 => Self::with_dampening,
+    weight_decay: f64 => Self::with_weight_decay,
+    maximize: bool => |it, _| it.with_maximize(),
+}
 
 const SLOT: &str = "momentum_buffer";
 

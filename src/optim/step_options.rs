@@ -34,10 +34,12 @@ pub struct StepOptions<'s> {
 
 /// What became of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Outcome {
     /// A gradient was not finite and a scaler let the step be skipped: nothing has moved.
     pub skipped: bool,
     /// The norm of all gradients after unscaling and before clipping, when something asked for it.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub norm: Option<f64>,
 }
 

@@ -6,6 +6,7 @@ use super::{
     select::{Select, magnitudes},
 };
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     tensor::{Mask, TensorRef},
@@ -64,6 +65,10 @@ impl Magnitude {
     pub fn threshold(eps: f64) -> Result<Pruning<Self>> {
         if eps >= 0.0 { Ok(Select::above(eps)?.by(Self)) } else { Err(Error::argument("eps", eps, "at least 0")) }
     }
+}
+
+config! {
+    Magnitude() => Self,
 }
 
 impl Pruning<Magnitude> {

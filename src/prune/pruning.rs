@@ -2,6 +2,7 @@
 
 use super::select::{Scores, Select};
 use crate::{
+    config::config,
     element::Element,
     error::Result,
     tensor::{Mask, TensorRef, view::filled},
@@ -42,6 +43,10 @@ impl<C> Pruning<C> {
     pub fn select(&self) -> Select {
         self.select
     }
+}
+
+config! {
+    Pruning<C>(criterion: C, select: Select) => Self::new(criterion, select),
 }
 
 impl<T: Element, C: Criterion<T>> Pruner<T> for Pruning<C> {

@@ -1,7 +1,9 @@
 //! By chance.
 
 use super::check_scores;
-use crate::{element::Element, error::Result, kernel::random::Stream, tensor::TensorRef, traits::Criterion};
+use crate::{
+    config::config, element::Element, error::Result, kernel::random::Stream, tensor::TensorRef, traits::Criterion,
+};
 
 /// Elements matter by chance: what any other criterion has to beat, and the start of sparse training.
 ///
@@ -26,6 +28,10 @@ impl Random {
     pub fn new(seed: u64) -> Self {
         Self { seed }
     }
+}
+
+config! {
+    Random(seed: u64) => Self::new(seed),
 }
 
 impl<T: Element> Criterion<T> for Random {

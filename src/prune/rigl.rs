@@ -2,6 +2,7 @@
 
 use super::select::{Scores, Select};
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     kernel::best::removed,
@@ -138,6 +139,12 @@ impl RigL {
         *mask = stay;
         Ok(count)
     }
+}
+
+config! {
+    RigL(end: u64) => Self::new(end),
+    fraction: f64 => Self::with_fraction,
+    every: u64 => Self::with_every,
 }
 
 /// An error where a number that the mask keeps is NaN.

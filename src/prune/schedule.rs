@@ -1,7 +1,10 @@
 //! Sparsity as a function of the steps taken.
 
 use super::select::{Select, check_share};
-use crate::error::{Error, Result};
+use crate::{
+    config::config,
+    error::{Error, Result},
+};
 use std::ops::RangeInclusive;
 
 /// When to prune during training, and how far: a pure function of the number of the step, so that a resumed run needs
@@ -65,6 +68,11 @@ pub struct SparsitySchedule {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case", deny_unknown_fields)
+)]
 enum Shape {
     Polynomial { power: f64 },
     Geometric { prunings: u64 },
@@ -188,6 +196,17 @@ impl SparsitySchedule {
     pub fn last_step(&self) -> u64 {
         self.end
     }
+}
+
+config! {
+    SparsitySchedule(sparsity: f64 = |it| it.last, begin: u64, end: u64, every: u64, shape: Shape) => match shape {
+        Shape::Polynomial { power } => Self::polynomial(sparsity, begin..=end, every, power),
+        Shape::Geometric { prunings } => match Self::iterative(sparsity, begin, every, prunings)? {
+            it if it.end == end => Ok(it),
+            _ => Err(Error::argument("end", end, "the step of the last pruning")),
+        },
+    },
+    initial: f64 => Self::with_initial,
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! What survives: a selection by scores.
 
+#[cfg(feature = "serde")]
+mod written;
+
 use super::{
     pruning::Pruning,
     units::{Reduce, Units},

@@ -1,6 +1,7 @@
 //! What pruning each tensor costs, and how much of each to prune.
 
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     kernel::knapsack::{Pick, Solution, solve},
@@ -42,6 +43,7 @@ pub struct Sensitivity {
 /// The error by the sparsity of one tensor.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SensitivityCurve {
     /// The tensor's name.
     pub name: String,
@@ -54,12 +56,15 @@ pub struct SensitivityCurve {
 /// One rung of the ladder for one tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SensitivityPoint {
     /// The sparsity of the ladder.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub sparsity: f64,
     /// How many elements the mask kept.
     pub kept: usize,
     /// The model's error then.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub error: f64,
 }
 
@@ -208,6 +213,29 @@ fn name_width<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     names.map(|name| name.chars().count()).max().unwrap_or(0).max("tensor".len())
 }
 
+config! {
+    Sensitivity(ladder: Vec<f64>) => Self::new(&ladder),
+    curves: Vec<SensitivityCurve> => |it, curves| curves.into_iter().try_fold(it, Self::with_curve),
+}
+
+#[cfg(feature = "serde")]
+impl Sensitivity {
+    fn with_curve(mut self, curve: SensitivityCurve) -> Result<Self> {
+        let refused = |name, value: String, allowed| Err(Error::argument(name, value, allowed).in_tensor(&curve.name));
+        if self.curves.iter().any(|other| other.name == curve.name) {
+            return refused("name", curve.name.clone(), "one that was not measured before");
+        }
+        if !curve.points.iter().map(|point| point.sparsity).eq(self.ladder.iter().copied()) {
+            return refused("points", format!("{:?}", curve.points), "those of the ladder");
+        }
+        if let Some(point) = curve.points.iter().find(|point| !point.error.is_finite() || point.kept > curve.elements) {
+            return refused("point", format!("{point:?}"), "of a finite error, and no more than all elements");
+        }
+        self.curves.push(curve);
+        Ok(self)
+    }
+}
+
 /// A sparsity for each tensor, and what that costs: what [`Sensitivity::allocate`] chose. Prints as a table.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
@@ -219,9 +247,11 @@ pub struct SparsityPlan {
 }
 
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Chosen {
     name: String,
     elements: usize,
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     rise: f64,
     point: SensitivityPoint,
 }
@@ -261,6 +291,17 @@ impl SparsityPlan {
     pub fn is_optimal(&self) -> bool {
         self.optimal
     }
+}
+
+config! {
+    SparsityPlan(chosen: Vec<Chosen>, rise: f64, bound: f64, optimal: bool) => {
+        let sums = [|of: &Chosen| of.elements, |of: &Chosen| of.point.kept];
+        let fits = |of: fn(&Chosen) -> usize| chosen.iter().map(of).try_fold(0usize, usize::checked_add).is_some();
+        match sums.into_iter().all(fits) {
+            true => Ok(Self { chosen, rise, bound, optimal }),
+            false => Err(Error::argument("number of elements", "2^64 or more", "less, of all tensors")),
+        }
+    },
 }
 
 impl fmt::Display for SparsityPlan {

@@ -2,6 +2,7 @@
 
 use super::select::{Scores, Select};
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     kernel::sweep::{Factor, Kept, ToLevels, limited},
@@ -61,6 +62,11 @@ use std::slice;
 pub struct SparseGpt {
     select: Select,
     damping: f64,
+}
+
+config! {
+    SparseGpt(select: Select) => Self::new(select),
+    damping: f64 => Self::with_damping,
 }
 
 /// Weights that [`SparseGpt`] pruned and corrected, and what it cost.

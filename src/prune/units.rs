@@ -14,6 +14,11 @@ use std::ops::Range;
 
 /// Which elements are a unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case", deny_unknown_fields)
+)]
 pub(super) enum Units {
     /// Those of one index of an axis.
     Slices { axis: usize },

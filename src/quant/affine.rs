@@ -3,7 +3,7 @@
 use super::{
     certificate::{Certificate, Certify, HALF, Reach, Steps, certify},
     range::Range,
-    spec::{Spec, encode_checked, granularity},
+    spec::{Spec, encode_checked, granularity, levels_config},
 };
 use crate::{
     element::{Element, Real},
@@ -99,6 +99,10 @@ impl Affine {
             matches!(q.grid(), Grid::Affine { scale, zero_point: Some(_) } if scale.as_slice::<T::Real>().is_some());
         self.spec.check::<T>(shape, q, fits, "scales and zero points")
     }
+}
+
+levels_config! {
+    Affine(bits: u8 = |it| it.bits()) => Self::new(bits),
 }
 
 impl<T: Element> Quantizer<T> for Affine {

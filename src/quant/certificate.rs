@@ -1,6 +1,9 @@
 //! An upper bound of a quantization's error, from what is stored alone.
 
+#[cfg(feature = "serde")]
+use crate::config::open::Number;
 use crate::{
+    config::config,
     element::{DType, Element},
     error::Result,
     kernel::scan,
@@ -83,6 +86,21 @@ impl Certificate {
     pub fn product(&self, x_norm: f64) -> f64 {
         if x_norm == 0.0 { 0.0 } else { norm(&self.outputs) * x_norm }
     }
+}
+
+config! {
+    Certificate(groups: Vec<Number> = |it| numbers(&it.groups), outputs: Vec<Number> = |it| numbers(&it.outputs)) => {
+        let bounds = |numbers: Vec<Number>| match numbers.iter().find(|bound| bound.0.is_nan() || bound.0 < 0.0) {
+            Some(bound) => Err(crate::Error::argument("bound", bound.0, "at least 0")),
+            None => Ok(numbers.into_iter().map(|bound| bound.0).collect()),
+        };
+        Ok(Self { groups: bounds(groups)?, outputs: bounds(outputs)? })
+    },
+}
+
+#[cfg(feature = "serde")]
+fn numbers(bounds: &[f64]) -> Vec<Number> {
+    bounds.iter().copied().map(Number).collect()
 }
 
 /// The levels of one group as an error sees them.

@@ -3,7 +3,7 @@
 use super::{
     affine::fit_scales,
     certificate::{Certificate, Certify, certify_listed},
-    spec::{Spec, encode_checked, granularity},
+    spec::{Spec, encode_checked, granularity, levels_config},
     symmetric::Magnitude,
 };
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
 /// `E4m3` is what ONNX and PyTorch call `float8e4m3fn`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum FloatFormat {
     /// FP8 of 5 bits of exponent and 2 of mantissa.
     E5m2,
@@ -219,6 +220,11 @@ impl Minifloat {
         }
         Ok(())
     }
+}
+
+levels_config! {
+    Minifloat(format: FloatFormat) => Self::new(format),
+    mx: bool = |it| it.powers => |it, _| Self::mx(it.format),
 }
 
 impl<T: Element> Quantizer<T> for Minifloat {

@@ -2,7 +2,7 @@
 
 use super::{
     cluster,
-    spec::{Spec, encode_checked, granularity},
+    spec::{Spec, encode_checked, granularity, levels_config},
 };
 use crate::{
     element::Element,
@@ -99,6 +99,11 @@ impl KMeans {
         };
         self.spec.check::<T>(shape, q, fits, "codebooks that ascend")
     }
+}
+
+levels_config! {
+    KMeans(bits: u8 = |it| it.bits()) => Self::new(bits),
+    zero: bool => |it, _| it.with_zero(),
 }
 
 impl<T: Element> Quantizer<T> for KMeans {

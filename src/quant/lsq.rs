@@ -3,7 +3,7 @@
 use super::{
     affine::encode_affine,
     fake::check_shape,
-    spec::{Spec, granularity},
+    spec::{Spec, granularity, levels_config},
 };
 use crate::{
     element::Element,
@@ -208,6 +208,11 @@ impl Lsq {
         let zeros = Zeros::All(if self.unsigned { 0 } else { 1 << (self.bits() - 1) });
         Ok((layout, Scaled { scales, zeros, bits: self.bits().into(), least: 0 }))
     }
+}
+
+levels_config! {
+    Lsq(bits: u8 = |it| it.bits()) => Self::new(bits),
+    unsigned: bool => |it, _| it.unsigned(),
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{
     certificate::{Certificate, Certify, HALF, Steps, certify},
-    spec::{Spec, encode_checked, granularity},
+    spec::{Spec, encode_checked, granularity, levels_config},
 };
 use crate::{
     element::Element,
@@ -76,6 +76,10 @@ impl MinMax {
         let fits = matches!(q.grid(), Grid::MinMax { min, .. } if min.as_slice::<T::Real>().is_some());
         self.spec.check::<T>(shape, q, fits, "ranges")
     }
+}
+
+levels_config! {
+    MinMax(bits: u8 = |it| it.bits()) => Self::new(bits),
 }
 
 impl<T: Element> Quantizer<T> for MinMax {

@@ -91,6 +91,28 @@ macro_rules! granularity {
 }
 pub(super) use granularity;
 
+/// A configuration of a quantizer with a granularity, written as `axis` and `group_size`.
+macro_rules! levels_config {
+    ($type:ident $needs:tt => $new:expr, $($more:tt)*) => {
+        crate::config::config! {
+            $type $needs => $new,
+            $($more)*
+            axis: Option<usize> = |it| it.granularity().axis() => |it, axis| match axis {
+                Some(axis) => it.per_channel(axis),
+                None => it,
+            },
+            group_size: Option<usize> = |it| it.granularity().group_size() => |it, size| {
+                match (it.granularity().axis(), size) {
+                    (_, None) => Ok(it),
+                    (Some(axis), Some(size)) => it.per_block(axis, size),
+                    (None, Some(size)) => it.per_group(size),
+                }
+            },
+        }
+    };
+}
+pub(super) use levels_config;
+
 /// The two methods of a [`Quantizer`](crate::Quantizer) that write codes, by the quantizer's own `encode_finite`: `fit` has looked
 /// for a NaN or an infinity, else `encode` does.
 macro_rules! encode_checked {

@@ -4,7 +4,7 @@ use super::{
     affine::{certify_affine, encode_affine, fit_scales, scale, scales_of},
     certificate::{Certificate, Certify, HALF, Reach},
     range::Range,
-    spec::{Spec, encode_checked, granularity},
+    spec::{Spec, encode_checked, granularity, levels_config},
 };
 use crate::{
     element::{Element, Real},
@@ -110,6 +110,11 @@ impl Symmetric {
     pub(super) fn least(&self) -> u16 {
         u16::from(!self.full_range)
     }
+}
+
+levels_config! {
+    Symmetric(bits: u8 = |it| it.bits()) => Self::new(bits),
+    full_range: bool => |it, _| it.full_range(),
 }
 
 impl<T: Element> Quantizer<T> for Symmetric {

@@ -3,7 +3,7 @@
 use super::{
     affine::fit_scales,
     certificate::{Certificate, Certify, certify_listed},
-    spec::{Spec, encode_checked, granularity},
+    spec::{Spec, encode_checked, granularity, levels_config},
     symmetric::Magnitude,
 };
 use crate::{
@@ -134,6 +134,10 @@ impl Table {
             nearest::encode(layout, values, &self.levels, scale.numbers(), packed);
         }
     }
+}
+
+levels_config! {
+    Table(levels: Vec<f32>) => Self::new(&levels),
 }
 
 impl<T: Element> Quantizer<T> for Table {

@@ -6,6 +6,7 @@ use super::{
     topology::{Role, Topology},
 };
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     kernel::{parallel, scan::scale_to_one},
@@ -25,6 +26,7 @@ pub struct Importance {
 /// How the scores of a channel's elements become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Aggregate {
     /// The root of the sum of their squares.
     #[default]
@@ -40,6 +42,7 @@ pub enum Aggregate {
 /// What the scores of each group are divided by, so that those of one group compare with another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Normalize {
     /// Their mean: 1 is a channel of average importance.
     #[default]
@@ -63,6 +66,13 @@ pub struct Scoring {
     aggregate: Aggregate,
     normalize: Normalize,
     roles: Vec<Role>,
+}
+
+config! {
+    Scoring() => Self::new(),
+    aggregate: Aggregate => Self::with_aggregate,
+    normalize: Normalize => Self::with_normalize,
+    roles: Vec<Role> => |it, roles| it.with_roles(&roles),
 }
 
 impl Default for Scoring {

@@ -1,7 +1,10 @@
 //! How much is to stay.
 
 use super::latency::LatencyTable;
-use crate::error::{Error, Result};
+use crate::{
+    config::config,
+    error::{Error, Result},
+};
 use std::collections::BTreeMap;
 
 /// What a [`Plan`](super::Plan) keeps: a rule, and what it is bound by.
@@ -23,13 +26,14 @@ pub struct Keep {
 }
 
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub(super) enum Target {
-    Above(f64),
+    Above(#[cfg_attr(feature = "serde", serde(with = "crate::config::open"))] f64),
     Ratio(f64),
     Widths(BTreeMap<String, usize>),
     Params(usize),
     Macs(usize),
-    Latency(f64, LatencyTable),
+    Latency(#[cfg_attr(feature = "serde", serde(with = "crate::config::open"))] f64, LatencyTable),
 }
 
 impl Keep {
@@ -121,6 +125,19 @@ impl Keep {
     pub(super) fn bounded(&self, count: usize, size: usize) -> usize {
         count.max(self.minimum).max(1).checked_next_multiple_of(self.multiple).unwrap_or(size).min(size)
     }
+}
+
+config! {
+    Keep(target: Target) => match target {
+        Target::Above(threshold) => Self::above(threshold),
+        Target::Ratio(ratio) => Self::ratio(ratio),
+        Target::Latency(budget, table) => Self::latency(budget, table),
+        counted => Ok(Self::new(counted)),
+    },
+    multiple: usize => Self::with_multiple,
+    minimum: usize => Self::with_minimum,
+    approximate: bool => |it, _| it.with_approximation(),
+    replacements: BTreeMap<String, Vec<f64>> => |it, replacements| Self { replacements, ..it },
 }
 
 fn positive(name: &'static str, n: usize) -> Result<usize> {

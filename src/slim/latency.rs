@@ -1,6 +1,9 @@
 //! How long nodes take, by their widths: measured by the caller.
 
-use crate::error::{Error, Result};
+use crate::{
+    config::config,
+    error::{Error, Result},
+};
 use std::collections::BTreeMap;
 
 /// Times of nodes by how many channels they read and give. Between entries, a node takes as long as the fastest known one that is
@@ -17,6 +20,13 @@ use std::collections::BTreeMap;
 #[must_use]
 pub struct LatencyTable {
     times: BTreeMap<String, Vec<(usize, usize, f64)>>,
+}
+
+config! {
+    LatencyTable(times: BTreeMap<String, Vec<(usize, usize, f64)>>) => {
+        let mut times = times.into_iter().flat_map(|(node, times)| times.into_iter().map(move |time| (node.clone(), time)));
+        times.try_fold(Self::new(), |table, (node, (inputs, outputs, time))| table.with(node, inputs, outputs, time))
+    },
 }
 
 impl LatencyTable {

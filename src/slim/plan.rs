@@ -21,6 +21,7 @@ use std::{borrow::Borrow, collections::BTreeMap};
 /// What stays of one group.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GroupPlan {
     /// The group's name.
     pub name: String,

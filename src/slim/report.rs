@@ -12,6 +12,7 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[must_use]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SlimReport {
     /// One entry a group of channels, in the topology's order.
     pub groups: Vec<GroupReport>,
@@ -36,6 +37,7 @@ pub struct SlimReport {
 /// What a slimming did to one group of channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GroupReport {
     /// The group's name.
     pub name: String,
@@ -58,10 +60,13 @@ pub struct GroupReport {
 /// How far outputs are off.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Difference {
     /// The largest difference of one output.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub largest: f64,
     /// The L2 norm of the difference over that of what was expected; 0 where both are 0.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub relative: f64,
 }
 
@@ -90,7 +95,7 @@ impl GroupReport {
     /// Channels that went though they carried something: the model now computes something else.
     #[must_use]
     pub fn approximated(&self) -> usize {
-        self.before - self.after - self.constant - self.unread
+        [self.after, self.constant, self.unread].into_iter().fold(self.before, usize::saturating_sub)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A quantized tensor: packed codes, and the levels they stand for.
 
 use super::{
+    granularity::Granularity,
     grid::{Grid, check_grid},
     view::{Dims, TensorMut, TensorRef, checked_volume, filled},
 };
@@ -15,41 +16,19 @@ use crate::{
     },
 };
 
-/// Which elements of a tensor share one set of levels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Granularity {
-    /// All of them.
-    Tensor,
-    /// Those with the same index along `axis`: a row of a dense layer's weights, an output channel.
-    Channel {
-        /// The axis, from 0.
-        axis: usize,
-    },
-    /// `size` neighbours along the last axis. The last group of a row may be shorter and has its own levels.
-    Group {
-        /// Elements of a group, at least 1.
-        size: usize,
-    },
-    /// `size` neighbours along `axis`, as ONNX has it; the last of them may be fewer. Along the last axis that is
-    /// [`Group`](Granularity::Group). Groups have the tensor's shape, but along `axis` its length divided by `size`, rounded up.
-    Block {
-        /// The axis, from 0.
-        axis: usize,
-        /// Elements of a group, at least 1.
-        size: usize,
-    },
-}
-
 /// How far a quantized tensor is from the original.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct QuantError {
     /// The largest `|x - x'|`.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub max_abs: f64,
     /// The mean of `(x - x')²`.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub mse: f64,
     /// Signal to quantization noise, `10 log10(Σ x² / Σ (x - x')²)`, in decibels; infinite where
     /// there is no error.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub sqnr_db: f64,
 }
 

@@ -20,6 +20,7 @@ use std::borrow::Cow;
 /// In how many bits an optimizer keeps its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Precision {
     /// As the parameter's arithmetic is done: `f64` for `f64`, else `f32`.
     #[default]
@@ -27,6 +28,7 @@ pub enum Precision {
     /// 16 bits, rounded stochastically.
     Bf16,
     /// 8 bits, in blocks of 256 that share an exponent, rounded stochastically.
+    #[cfg_attr(feature = "serde", serde(rename = "eight_bit"))]
     Eight,
 }
 

@@ -10,10 +10,10 @@ use std::borrow::Cow;
 /// The dimensions of a tensor, the last one contiguous. Six fit without allocating.
 pub(crate) type Dims = SmallVec<[usize; 6]>;
 
-/// A tensor to read: a slice, a `Vec`, or (feature `ndarray`) an array view in any dimension.
+/// A tensor to read: a slice, a `Vec`, or (feature `ndarray`) an array view in any dimension, (feature `nalgebra`) a matrix or vector.
 ///
 /// Elements are in logical order, the last axis fastest. A view that is not laid out so (a transposed
-/// or Fortran-order array, one with gaps or negative strides) is **copied** when it is converted.
+/// or Fortran-order array, one with gaps or negative strides, a matrix of `nalgebra`) is **copied** when it is converted.
 ///
 /// ```
 /// use lapidary::TensorRef;
@@ -75,7 +75,7 @@ impl<'a, T: Element> TensorRef<'a, T> {
     }
 }
 
-/// A tensor to change in place: a slice, a `Vec`, or (feature `ndarray`) an array view.
+/// A tensor to change in place: a slice, a `Vec`, or (feature `ndarray`) an array view, (feature `nalgebra`) a matrix or vector.
 ///
 /// A view that is not in logical order is **copied** when it is converted and written back when the
 /// tensor is dropped.
@@ -87,6 +87,26 @@ impl<'a, T: Element> TensorRef<'a, T> {
 /// assert_eq!(weights[5], 1.0);
 /// # Ok::<(), lapidary::Error>(())
 /// ```
+///
+/// A matrix of `nalgebra` lies column after column, so it is copied, but for vectors (one axis) and single rows or columns. What does
+/// not ask which element is where (an element-wise optimizer, clipping) can work on the columns instead, which are the rows of the
+/// transpose:
+///
+/// ```
+/// # #[cfg(feature = "nalgebra")] {
+/// use lapidary::{Optimizer, OptimizerExt, Step, TensorMut, TensorRef, nalgebra::DMatrix, optim::AdamW};
+/// let (mut weights, gradient) = (DMatrix::from_element(3, 2, 0.5f32), DMatrix::from_element(3, 2, 1.0));
+/// let adamw = AdamW::new(0.1)?;
+/// let mut state = adamw.init(&weights)?;
+/// adamw.step(Step::new(&mut weights, &gradient, &mut state))?; // copied, stepped, written back
+///
+/// let mut state = adamw.init(TensorRef::new(weights.as_slice(), &[2, 3])?)?;
+/// let param = TensorMut::new(weights.as_mut_slice(), &[2, 3])?;
+/// adamw.step(Step::new(param, TensorRef::new(gradient.as_slice(), &[2, 3])?, &mut state))?; // in place
+/// assert!(weights[(2, 1)] < 0.31);
+/// # }
+/// # Ok::<(), lapidary::Error>(())
+/// ```
 pub struct TensorMut<'a, T: Element> {
     data: Data<'a, T>,
     dims: Dims,
@@ -94,21 +114,21 @@ pub struct TensorMut<'a, T: Element> {
 
 enum Data<'a, T: Element> {
     Borrowed(&'a mut [T]),
-    #[cfg(feature = "ndarray")]
+    #[cfg(any(feature = "nalgebra", feature = "ndarray"))]
     Staged(Staged<'a, T>),
 }
 
 /// Writes the elements back to where they came from.
-#[cfg(feature = "ndarray")]
+#[cfg(any(feature = "nalgebra", feature = "ndarray"))]
 pub(crate) type WriteBack<'a, T> = Box<dyn FnMut(&[T]) + Send + Sync + 'a>;
 
-#[cfg(feature = "ndarray")]
+#[cfg(any(feature = "nalgebra", feature = "ndarray"))]
 struct Staged<'a, T: Element> {
     copy: Vec<T>,
     write_back: WriteBack<'a, T>,
 }
 
-#[cfg(feature = "ndarray")]
+#[cfg(any(feature = "nalgebra", feature = "ndarray"))]
 impl<T: Element> Drop for Staged<'_, T> {
     fn drop(&mut self) {
         (self.write_back)(&self.copy);
@@ -126,14 +146,14 @@ impl<'a, T: Element> TensorMut<'a, T> {
     }
 
     /// `data` has as many elements as `dims` says.
-    #[cfg(feature = "ndarray")]
+    #[cfg(any(feature = "nalgebra", feature = "ndarray"))]
     pub(crate) fn borrowed(data: &'a mut [T], dims: Dims) -> Self {
         debug_assert!(check_len(data.len(), &dims).is_ok());
         Self { data: Data::Borrowed(data), dims }
     }
 
     /// A copy that `write_back` takes home when the tensor is dropped.
-    #[cfg(feature = "ndarray")]
+    #[cfg(any(feature = "nalgebra", feature = "ndarray"))]
     pub(crate) fn staged(copy: Vec<T>, dims: Dims, write_back: WriteBack<'a, T>) -> Self {
         debug_assert!(check_len(copy.len(), &dims).is_ok());
         Self { data: Data::Staged(Staged { copy, write_back }), dims }
@@ -144,7 +164,7 @@ impl<'a, T: Element> TensorMut<'a, T> {
     pub fn as_slice(&self) -> &[T] {
         match &self.data {
             Data::Borrowed(data) => data,
-            #[cfg(feature = "ndarray")]
+            #[cfg(any(feature = "nalgebra", feature = "ndarray"))]
             Data::Staged(staged) => &staged.copy,
         }
     }
@@ -159,7 +179,7 @@ impl<'a, T: Element> TensorMut<'a, T> {
     pub(crate) fn parts_mut(&mut self) -> (&[usize], &mut [T]) {
         let data = match &mut self.data {
             Data::Borrowed(data) => &mut **data,
-            #[cfg(feature = "ndarray")]
+            #[cfg(any(feature = "nalgebra", feature = "ndarray"))]
             Data::Staged(staged) => &mut staged.copy,
         };
         (&self.dims, data)

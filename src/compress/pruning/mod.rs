@@ -11,6 +11,7 @@ use super::{
     source::Source,
 };
 use crate::{
+    config::config,
     error::{Error, Result},
     kernel::{scan::first_non_finite, select::Order},
     tensor::{Mask, TensorRef, view::filled},
@@ -52,9 +53,14 @@ pub struct Pruning {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case", deny_unknown_fields)
+)]
 enum Amount {
-    Share(f64),
-    Of { keep: usize, of: usize },
+    Sparsity(f64),
+    NOfM { keep: usize, of: usize },
 }
 
 impl PartialEq for Pruning {
@@ -80,7 +86,7 @@ impl Pruning {
     /// [`Argument`](crate::ErrorKind::Argument) when it is not in 0..=1.
     pub fn sparsity(share: f64) -> Result<Self> {
         match (0.0..=1.0).contains(&share) {
-            true => Ok(Self::new(Amount::Share(share))),
+            true => Ok(Self::new(Amount::Sparsity(share))),
             false => Err(Error::argument("sparsity", share, "from 0 to 1")),
         }
     }
@@ -96,7 +102,7 @@ impl Pruning {
     /// [`Argument`](crate::ErrorKind::Argument) unless `keep` is from 1 to `of`.
     pub fn n_of_m(keep: usize, of: usize) -> Result<Self> {
         match (1..=of).contains(&keep) {
-            true => Ok(Self::new(Amount::Of { keep, of })),
+            true => Ok(Self::new(Amount::NOfM { keep, of })),
             false => Err(Error::argument("n of m", format!("{keep} of {of}"), "at least 1, and no more than all")),
         }
     }
@@ -123,7 +129,7 @@ impl Pruning {
     /// How often the weights are read to select from them.
     pub(super) fn passes(&self) -> u64 {
         match (self.amount, &self.criterion) {
-            (Amount::Of { .. }, _) => 0,
+            (Amount::NOfM { .. }, _) => 0,
             (_, None) => threshold::MAGNITUDE_PASSES,
             (_, Some(_)) => threshold::SCORE_PASSES,
         }
@@ -132,7 +138,7 @@ impl Pruning {
     /// What is to go of each of the weights.
     pub(super) fn select(&self, weights: &Weights<'_>, watched: &Watched<'_>) -> Result<Vec<Selected>> {
         let all: Vec<usize> = (0..weights.list.len()).collect();
-        let Amount::Share(share) = self.amount else { return Ok(vec![Selected::Blocks; all.len()]) };
+        let Amount::Sparsity(share) = self.amount else { return Ok(vec![Selected::Blocks; all.len()]) };
         let select = |group: &[usize]| thresholds(self, share, group, weights, watched);
         let found = match self.global {
             true => select(&all)?,
@@ -150,11 +156,24 @@ impl Pruning {
                 let keep = |i: usize| scores.get(i).is_some_and(|&score| threshold.keeps(i, key(score)));
                 Zeros::Mask(Arc::new(Mask::from_fn(&source.shape, keep)?))
             }
-            (Selected::Blocks, Amount::Of { keep, of }, criterion) => {
+            (Selected::Blocks, Amount::NOfM { keep, of }, criterion) => {
                 Zeros::Mask(Arc::new(blocks::mask(source, axis, keep, of, criterion.as_deref())?))
             }
-            (Selected::Blocks, Amount::Share(_), _) => Zeros::below(Threshold::NOTHING),
+            (Selected::Blocks, Amount::Sparsity(_), _) => Zeros::below(Threshold::NOTHING),
         })
+    }
+}
+
+config! {
+    Pruning(amount: Amount) => match amount {
+        Amount::Sparsity(share) => Self::sparsity(share),
+        Amount::NOfM { keep, of } => Self::n_of_m(keep, of),
+    },
+    global: bool => |it, _| it.globally(),
+    sparse: bool => |it, _| it.sparse_initializers(),
+    ; check: |it| match &it.criterion {
+        None => Ok(()),
+        Some(criterion) => Err(Error::argument("criterion", format!("{criterion:?}"), "magnitude, to be written")),
     }
 }
 

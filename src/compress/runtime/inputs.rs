@@ -2,6 +2,7 @@
 
 use super::Runtime;
 use crate::{
+    config::config,
     error::{Error, Result},
     format::{
         file::{self, ElementType, TensorFile, TensorInfo},
@@ -87,6 +88,20 @@ pub struct Inputs {
     sizes: BTreeMap<String, usize>,
     pub(in crate::compress) runtime: Runtime,
     pub(in crate::compress) limit: u64,
+}
+
+config! {
+    Inputs(seed: u64) => Self::random(seed),
+    samples: usize => Self::with_samples,
+    batch: usize => Self::with_batch,
+    integers: i32 => Self::with_integers_below,
+    sizes: BTreeMap<String, usize> => |it, sizes| Self { sizes, ..it },
+    runtime: Runtime => Self::with_runtime,
+    limit: u64 => Self::with_limit,
+    ; check: |it| match it.given.is_some() || it.stored.is_some() {
+        false => Ok(()),
+        true => Err(Error::argument("inputs", "samples", "random ones, to be written")),
+    }
 }
 
 impl Inputs {

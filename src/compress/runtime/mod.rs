@@ -34,6 +34,7 @@ use std::{
 /// What runs a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Runtime {
     /// The crate `rten`, of Rust alone. What it does not have is made of what it has.
     #[default]

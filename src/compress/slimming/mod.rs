@@ -24,6 +24,7 @@ pub(super) use run::slim;
 
 use super::runtime::Inputs;
 use crate::{
+    config::config,
     error::{Error, Result},
     slim::Keep,
 };
@@ -31,6 +32,7 @@ use crate::{
 /// By what channels of a group are ranked; the last ones leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Ranking {
     /// Norms of weights: [`Importance::of`](crate::slim::Importance::of).
     Magnitude,
@@ -47,6 +49,7 @@ pub enum Ranking {
 
 /// How much a model keeps.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 enum Target {
     Ratio(f64),
     Params(f64),
@@ -156,6 +159,21 @@ impl Slimming {
         };
         keep.with_approximation().with_multiple(self.multiple)
     }
+}
+
+config! {
+    Slimming(target: Target, inputs: Inputs) => match target {
+        Target::Ratio(share) => Self::ratio(share, inputs),
+        Target::Params(share) => Self::params(share, inputs),
+    },
+    multiple: usize => Self::with_multiple,
+    ranking: Ranking => Self::with_ranking,
+    blocks_dropped: usize = |it| it.blocks => Self::with_blocks_dropped,
+    #[cfg(feature = "linalg")]
+    repair: Option<f64> => |it, damping| match damping {
+        Some(damping) => it.with_repair(damping),
+        None => Ok(it),
+    },
 }
 
 fn check(share: f64) -> Result<()> {

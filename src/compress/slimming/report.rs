@@ -6,6 +6,7 @@ use std::fmt;
 /// A node whose channels all stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FrozenNode {
     /// Its name, or that of its first output.
     pub node: String,
@@ -18,18 +19,22 @@ pub struct FrozenNode {
 /// A layer that was fitted again.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RepairedLayer {
     /// The value it gives.
     pub output: String,
     /// `‖y - y'‖ / ‖y‖` over the calibration inputs, `y` the original's outputs that are left, before the fit.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub before: f64,
     /// The same after it.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub after: f64,
 }
 
 /// What slimming did to a model.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SlimmedReport {
     /// Groups of channels: how many there were and are, and why none may go, where that is so.
     pub groups: Vec<GroupReport>,
@@ -81,7 +86,7 @@ impl fmt::Display for SlimmedReport {
             writeln!(f, "- new biases: {}", self.biases.join(", "))?;
         }
         for output in &self.outputs {
-            let (same, rows) = (output.rows - output.changed.len(), output.rows);
+            let (same, rows) = (output.rows.saturating_sub(output.changed.len()), output.rows);
             writeln!(f, "- `{}` differs by {:.2e}; same largest: {same} of {rows}", output.name, output.relative)?;
         }
         let Self { params_before, params_after, macs_before, macs_after, .. } = self;

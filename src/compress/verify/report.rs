@@ -9,6 +9,7 @@ use std::fmt;
 /// A place where the largest number of a row is elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Changed {
     /// The sample, from 0.
     pub sample: usize,
@@ -23,17 +24,21 @@ pub struct Changed {
 /// How an output of the compressed model differs from that of the original, over all samples.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct OutputReport {
     /// Its name in the model.
     pub name: String,
     /// Its sizes in the first sample.
     pub shape: Vec<usize>,
     /// The largest difference of an element; infinite where a NaN or an infinity is in only one of the models, or nothing is finite.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub max_abs: f64,
     /// `‖original - compressed‖ / ‖original‖`, of 2-norms; 0 where both are the same, else infinite where the original is 0, and where
     /// [`max_abs`](Self::max_abs) is.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub relative: f64,
     /// `original · compressed / (‖original‖ ‖compressed‖)`; 1 where both are the same. NaN where nothing is finite.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub cosine: f64,
     /// Elements that are NaN or infinite in one of the models, which the numbers above leave out: inputs that mean nothing to a model,
     /// as a mask without a place, make them.
@@ -48,13 +53,14 @@ impl OutputReport {
     /// The share of rows whose largest element is where it was; 1 where there are no rows.
     #[must_use]
     pub fn argmax_agreement(&self) -> f64 {
-        if self.rows == 0 { 1.0 } else { (self.rows - self.changed.len()) as f64 / self.rows as f64 }
+        if self.rows == 0 { 1.0 } else { self.rows.saturating_sub(self.changed.len()) as f64 / self.rows as f64 }
     }
 }
 
 /// How a compressed model differs from the original.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Verification {
     /// By the outputs, in the model's order.
     pub outputs: Vec<OutputReport>,
@@ -83,7 +89,7 @@ impl fmt::Display for Verification {
         writeln!(f, "|---|---|--:|--:|--:|--:|--:|")?;
         for output in &self.outputs {
             let OutputReport { name, shape, max_abs, relative, cosine, non_finite, rows, changed } = output;
-            let same = rows - changed.len();
+            let same = rows.saturating_sub(changed.len());
             write!(f, "| {name} | {shape:?} | {max_abs:.2e} | {relative:.2e} | {cosine:.6} ")?;
             writeln!(f, "| {non_finite} | {same} of {rows} |")?;
         }

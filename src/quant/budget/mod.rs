@@ -1,6 +1,7 @@
 //! Mixed bits: how each of many tensors is kept, within a budget for all.
 
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     kernel::knapsack::{Pick, Solution, solve},
@@ -11,12 +12,14 @@ use std::fmt;
 
 /// One way to keep a tensor, and what it costs.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Choice {
     /// What to call it in a report: `4-bit, groups of 32`.
     pub label: String,
     /// Bytes it takes.
     pub bytes: usize,
     /// The error it makes, at least 0; those of all tensors add up.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub error: f64,
 }
 
@@ -125,6 +128,10 @@ impl Candidate {
     }
 }
 
+config! {
+    Candidate(name: String, choices: Vec<Choice>) => Self::new(name, choices),
+}
+
 /// Up to here whole numbers are exact in `f64`.
 const EXACT: u64 = 1 << 53;
 
@@ -140,6 +147,7 @@ fn label(bits: u8, granularity: Granularity) -> String {
 /// What is limited; the other of the two is made as small as can be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Budget {
     /// At most so many bytes; the least error.
     Bytes(usize),
@@ -208,11 +216,14 @@ pub fn allocate(tensors: &[Candidate], budget: Budget) -> Result<Allocation> {
 /// How each tensor is to be kept, and what that costs. Prints as a table, what hurts most first.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Allocation {
     choices: Vec<usize>,
     chosen: Vec<Chosen>,
     bytes: usize,
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     error: f64,
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     bound: f64,
     optimal: bool,
 }
@@ -220,12 +231,14 @@ pub struct Allocation {
 /// What one tensor got.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Chosen {
     /// The tensor's name.
     pub name: String,
     /// How it is kept.
     pub choice: Choice,
     /// Its part of the whole error, from 0 to 1.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
     pub share: f64,
     /// The way that would lower its error most for each further byte, where there is one.
     pub better: Option<Choice>,

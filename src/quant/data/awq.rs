@@ -2,6 +2,7 @@
 
 use super::smooth::normal;
 use crate::{
+    config::config,
     element::{Element, Real},
     error::{Error, Result},
     linalg::{Calibration, Outputs},
@@ -136,6 +137,11 @@ impl<Q> Awq<Q> {
         let error = outputs.errors(|i| values[i].to_f64() / scales[i % inputs].to_f64())?.iter().sum();
         Ok(Scaled { tensor, scales, alpha, error, nearest: error })
     }
+}
+
+config! {
+    Awq<Q>(quantizer: Q) => Self::new(quantizer),
+    steps: u32 => Self::with_steps,
 }
 
 fn times<T: Element>(w: T, scale: T::Real) -> T {

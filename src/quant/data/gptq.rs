@@ -5,6 +5,7 @@ use super::{
     strips::Levels,
 };
 use crate::{
+    config::config,
     element::{Element, Real},
     error::{Error, Result},
     kernel::sweep::Factor,
@@ -68,6 +69,12 @@ pub struct Gptq {
     scheme: Scheme,
     damping: f64,
     act_order: bool,
+}
+
+config! {
+    Gptq(scheme: Scheme) => Self::new(scheme),
+    damping: f64 => Self::with_damping,
+    act_order: bool => |it, _| it.with_act_order(),
 }
 
 /// Weights that [`Gptq`] quantized, and what it cost.

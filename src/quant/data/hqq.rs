@@ -9,7 +9,7 @@ use crate::{
         parallel::{Work, execute},
         rows::{Code, Layout},
     },
-    quant::MinMax,
+    quant::{MinMax, spec::levels_config},
     tensor::{Granularity, QTensor, TensorRef},
     traits::Quantizer,
 };
@@ -138,6 +138,14 @@ impl Hqq {
     pub fn granularity(&self) -> Granularity {
         self.levels.granularity()
     }
+}
+
+levels_config! {
+    Hqq(bits: u8 = |it| it.bits()) => Self::new(bits),
+    p: f64 = |it| it.search.p => Self::with_norm,
+    beta: f64 = |it| it.search.beta => |it, beta| it.with_beta(beta, it.search.growth),
+    growth: f64 = |it| it.search.growth => |it, growth| it.with_beta(it.search.beta, growth),
+    iterations: u32 = |it| it.search.iterations => Self::with_iterations,
 }
 
 fn checked(name: &'static str, value: f64, holds: bool, allowed: &'static str) -> Result<f64> {

@@ -14,6 +14,7 @@ use crate::{
 /// to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Scheme {
     /// With an integer zero point.
     Affine(Affine),

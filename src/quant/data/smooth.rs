@@ -1,6 +1,7 @@
 //! SmoothQuant: what is hard to quantize in a layer's inputs moves to its weights.
 
 use crate::{
+    config::config,
     element::{Element, Real},
     error::{Error, Result},
     linalg::Calibration,
@@ -44,6 +45,11 @@ impl Default for SmoothQuant {
     fn default() -> Self {
         Self { alpha: 0.5 }
     }
+}
+
+config! {
+    SmoothQuant() => Self::default(),
+    alpha: f64 => Self::with_alpha,
 }
 
 impl SmoothQuant {

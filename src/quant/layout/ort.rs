@@ -2,6 +2,7 @@
 
 use super::matmul_nbits::{MatMulNBits, ZeroPoints, check_form, pack_rows, whole_blocks};
 use crate::{
+    config::config,
     error::{Error, Result},
     quant::certificate::{Certificate, certify_blocks},
     tensor::{Scales, TensorRef, Values, qtensor::check_finite, view::filled},
@@ -50,6 +51,11 @@ pub struct OrtRoundToNearest {
     bits: u8,
     block_size: usize,
     symmetric: bool,
+}
+
+config! {
+    OrtRoundToNearest(bits: u8, block_size: usize) => Self::new(bits, block_size),
+    symmetric: bool => |it, _| it.symmetric(),
 }
 
 impl OrtRoundToNearest {

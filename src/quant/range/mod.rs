@@ -9,6 +9,7 @@ mod mse;
 mod percentile;
 
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     tensor::{TensorRef, qtensor::range},
@@ -74,6 +75,10 @@ impl Range {
     fn join(&self, other: Self) -> Self {
         Self { min: self.min.min(other.min), max: self.max.max(other.max) }
     }
+}
+
+config! {
+    Range(min: f64, max: f64) => Self::new(min, max),
 }
 
 /// The range of a batch, `None` where there is nothing in it.

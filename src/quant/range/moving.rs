@@ -2,6 +2,7 @@
 
 use super::{Range, nothing_seen, of_batch};
 use crate::{
+    config::config,
     element::Element,
     error::{Error, Result},
     tensor::TensorRef,
@@ -82,6 +83,11 @@ impl MovingAverageObserver {
     pub fn range(&self) -> Result<Range> {
         self.seen.ok_or_else(nothing_seen)
     }
+}
+
+config! {
+    MovingAverageObserver() => Self::new(),
+    averaging_constant: f64 = |it| it.constant => Self::with_averaging_constant,
 }
 
 /// A share `c` of the way from `from` to `to`.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 /// What a tensor does with the channels along one of its axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Role {
     /// Its slices compute the channels: the rows of a dense layer's weights. A masked model has 0 in them.
     Produces,
