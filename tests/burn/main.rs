@@ -3,16 +3,17 @@
 
 mod records;
 mod steps;
+mod weights;
 
 use burn_core::{
     self as burn,
-    backend::TensorMetadata,
     module::{Module, Param},
-    tensor::{DType, Device, Tensor, TensorData},
+    tensor::{Device, Tensor, TensorData},
 };
 use burn_optim::GradientsParams;
 use lapidary::{
     Element,
+    backend::burn::Number,
     half::{bf16, f16},
 };
 
@@ -29,20 +30,6 @@ struct Layer {
     bias: Option<Param<Tensor<1>>>,
 }
 
-/// A type of both libraries.
-trait Number: Element + burn_core::tensor::Element {
-    const TYPE: DType;
-}
-
-macro_rules! number {
-    ($($t:ty, $dtype:ident;)*) => {$(
-        impl Number for $t {
-            const TYPE: DType = DType::$dtype;
-        }
-    )*};
-}
-number!(f32, F32; f64, F64; f16, F16; bf16, BF16;);
-
 /// Numbers of both signs that look random.
 fn numbers<T: Number>(len: usize, seed: u32) -> Vec<T> {
     let number = |i: usize| {
@@ -53,7 +40,7 @@ fn numbers<T: Number>(len: usize, seed: u32) -> Vec<T> {
 }
 
 fn tensor<T: Number, const D: usize>(values: &[T], shape: [usize; D], device: &Device) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values.to_vec(), shape), (device, T::TYPE))
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), (device, <T as burn_core::tensor::Element>::dtype()))
 }
 
 fn values<T: Number, const D: usize>(tensor: &Tensor<D>) -> Vec<T> {

@@ -17,9 +17,10 @@ use half::{bf16, f16};
 /// Elements in host memory, of one tensor or shared by several.
 pub(super) type FlexTensor = <Flex as BackendTypes>::FloatTensorPrimitive;
 
-/// An element that burn and this crate both know.
-pub(super) trait Number: Element + burn_core::tensor::Element {
+/// An element that burn and this crate both know: each of this crate's, `f32`, `f64`, `f16` and `bf16`.
+pub trait Number: Element + burn_core::tensor::Element {
     /// The elements, when they are of this type and lie in logical order.
+    #[doc(hidden)]
     fn of(tensor: &FlexTensor) -> Option<&[Self]>;
 }
 
