@@ -139,7 +139,8 @@ fn train(
 /// The weights that are not the largest, of all layers together.
 fn masks(net: &Net) -> lapidary::Result<Masks> {
     let weights = Weights::new(net)?;
-    let matrices: BTreeMap<_, _> = weights.views::<f32>().into_iter().filter(|(_, view)| view.shape().len() == 2).collect();
+    let matrices: BTreeMap<_, _> =
+        weights.views::<f32>().into_iter().filter(|(_, view)| view.shape().len() == 2).collect();
     let scores: Vec<_> = matrices.values().map(|view| Scores::magnitude(view.as_slice())).collect();
     let mut kept = matrices.values().map(|view| Mask::keep_all(view.shape())).collect::<Result<Vec<_>, _>>()?;
     Select::sparsity(SPARSITY)?.with_min_kept(1).refine(&scores, &mut kept)?;
@@ -216,7 +217,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let predicted = test.predict(&loaded, &device)?;
     row("loaded", kept, bytes as usize, &predicted);
     let copies = watch.copies();
-    println!("\n{} steps of a parameter, {} of them with a copy of it, {} with one of its gradient", copies.steps, copies.parameters, copies.gradients);
+    println!(
+        "\n{} steps of a parameter, {} of them with a copy of it, {} with one of its gradient",
+        copies.steps, copies.parameters, copies.gradients
+    );
     if predicted != quantized || quantized != before {
         return Err("the network that was loaded predicts something else".into());
     }

@@ -64,7 +64,10 @@ fn in_memory<T: Number, O: AnyOptimizer + lapidary::Optimizer<T>>(optimizer: O) 
     assert!(net.first.weight.val().is_require_grad());
     assert_eq!(burn_core::module::list_param_ids(&net), ids);
     let copies = watch.copies();
-    assert_eq!((copies.steps, copies.by_operations, copies.parameters, copies.gradients, copies.from_device), (18, 0, 0, 0, 0));
+    assert_eq!(
+        (copies.steps, copies.by_operations, copies.parameters, copies.gradients, copies.from_device),
+        (18, 0, 0, 0, 0)
+    );
 }
 
 macro_rules! in_every_type {
@@ -162,7 +165,11 @@ operations_in_every_type! {
 }
 
 /// A step that must be refused: nothing moves, and the error says where.
-fn refused(adapter: Adapter<impl AnyOptimizer>, kind: ErrorKind, spoil: impl FnOnce(&Net, &mut GradientsParams)) -> String {
+fn refused(
+    adapter: Adapter<impl AnyOptimizer>,
+    kind: ErrorKind,
+    spoil: impl FnOnce(&Net, &mut GradientsParams),
+) -> String {
     let device = Device::flex().autodiff();
     let mut net = net::<f32>(&device);
     let (mut burns, watch) = adapter.for_module(&net);

@@ -173,10 +173,8 @@ where
         weights.views::<T>().into_iter().map(|(name, view)| (name, quantizer.quantize(view).unwrap())).collect()
     };
     let decoded: BTreeMap<_, Vec<T>> = quantized.iter().map(|(name, q)| (name, q.dequantize())).collect();
-    let tensors: BTreeMap<_, _> = quantized
-        .iter()
-        .map(|(name, q)| (name.as_str(), TensorRef::new(&decoded[name], q.shape()).unwrap()))
-        .collect();
+    let tensors: BTreeMap<_, _> =
+        quantized.iter().map(|(name, q)| (name.as_str(), TensorRef::new(&decoded[name], q.shape()).unwrap())).collect();
     load(&mut net, &tensors).unwrap();
     for ((name, shape), (start, found)) in SHAPES.iter().zip(starts::<T>().iter().zip(weights::<T>(&net))) {
         let q = quantizer.quantize(TensorRef::new(start, shape).unwrap()).unwrap();
@@ -248,9 +246,13 @@ fn modules_are_slimmed() {
     let x: Tensor<2> = tensor(&numbers::<f32>(4 * 37, 9), [4, 37], &Device::flex());
     let mut masked = net.clone();
     load(&mut masked, &slim::views(&slim.1)).unwrap();
-    load_slim(&mut net, &slim.0.weights()).unwrap();
+    // What the channels that went had as constants is a bias, for which this module has no place.
+    let mut cut = slim.0.weights();
+    let folded = cut.remove("rest.bias").unwrap();
+    let folded: Tensor<2> = tensor(folded.as_slice(), [1, 5], &Device::flex());
+    load_slim(&mut net, &cut).unwrap();
     assert_eq!(net.first.weight.val().dims(), [37, 6]);
-    let (small, large) = (forward(&net, x.clone()), forward(&masked, x));
+    let (small, large) = (forward(&net, x.clone()) + folded, forward(&masked, x));
     let pairs = values::<f32, 2>(&small).into_iter().zip(values::<f32, 2>(&large));
     pairs.for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{a} and {b}"));
 }

@@ -23,10 +23,7 @@ use std::{any::Any, sync::Arc};
 /// An optimizer for parameters of every element type: each of this crate's is one.
 pub trait AnyOptimizer: Optimizer<f32> + Optimizer<f64> + Optimizer<f16> + Optimizer<bf16> + Clone + 'static {}
 
-impl<O> AnyOptimizer for O where
-    O: Optimizer<f32> + Optimizer<f64> + Optimizer<f16> + Optimizer<bf16> + Clone + 'static
-{
-}
+impl<O> AnyOptimizer for O where O: Optimizer<f32> + Optimizer<f64> + Optimizer<f16> + Optimizer<bf16> + Clone + 'static {}
 
 /// Where a step is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -41,11 +41,7 @@ use burn_core::{
 ///
 /// # Errors
 /// As [`FakeQuantize::forward`]; [`Argument`](crate::ErrorKind::Argument) for a tensor that is not in host memory.
-pub fn fake_quantize<const D: usize>(
-    tensor: Tensor<D>,
-    fake: &FakeQuantize,
-    levels: &QTensor,
-) -> Result<Tensor<D>> {
+pub fn fake_quantize<const D: usize>(tensor: Tensor<D>, fake: &FakeQuantize, levels: &QTensor) -> Result<Tensor<D>> {
     let (flex, _) = host::in_order(host::view(&tensor)?);
     let (rounded, outside) = by_type!(flex.dtype(), T => round::<T>(&flex, fake, levels))?;
     let rounded = host::from_flex::<D>(FlexTensor::from_data(rounded));

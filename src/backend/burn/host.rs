@@ -10,7 +10,7 @@ use burn_core::{
         BackendTensor, BackendTypes, DispatchAutodiffContext, DispatchDevice, DispatchTensor, DispatchTensorKind, Flex,
     },
     module::ParamId,
-    tensor::{DType, Device, Tensor, TensorData},
+    tensor::{DType, Device, GradientCheckpointingStrategy, Tensor, TensorData},
 };
 use half::{bf16, f16};
 
@@ -143,35 +143,33 @@ impl Owned {
     }
 }
 
-/// What a parameter is beside its elements, to be put on what replaces it.
-pub(super) struct Role {
+/// What a parameter is beside its elements, to be put on what replaces it; nothing of one without autodiff.
+pub(super) struct Role(Option<Autodiff>);
+
+struct Autodiff {
     requires_gradient: bool,
     distributed: bool,
-    checkpointing: Option<burn_core::tensor::GradientCheckpointingStrategy>,
-    autodiff: bool,
+    checkpointing: Option<GradientCheckpointingStrategy>,
 }
 
 impl Role {
     pub(super) fn of<const D: usize>(tensor: &Tensor<D>) -> Self {
-        Self {
+        Self(tensor.is_autodiff().then(|| Autodiff {
             requires_gradient: tensor.is_require_grad(),
             distributed: tensor.is_distributed(),
             checkpointing: tensor.gradient_checkpointing_strategy(),
-            autodiff: tensor.is_autodiff(),
-        }
+        }))
     }
 
     pub(super) fn put_on<const D: usize>(self, tensor: Tensor<D>, id: ParamId) -> Tensor<D> {
-        if !self.autodiff {
-            return tensor;
-        }
+        let Some(Autodiff { requires_gradient, distributed, checkpointing }) = self.0 else { return tensor };
         let mut tensor = tensor.autodiff();
-        if let Some(strategy) = self.checkpointing {
+        if let Some(strategy) = checkpointing {
             tensor = tensor.with_gradient_checkpointing_strategy(strategy);
         }
-        if self.requires_gradient {
+        if requires_gradient {
             tensor = tensor.require_grad();
         }
-        if self.distributed { tensor.set_distributed(id) } else { tensor }
+        if distributed { tensor.set_distributed(id) } else { tensor }
     }
 }

@@ -75,8 +75,7 @@ impl Masks {
         pruner: &impl AnyPruner,
         choose: impl FnMut(&str, &[usize]) -> bool,
     ) -> Result<()> {
-        let mut visitor =
-            Refine { path: Path::default(), masks: self.masks.clone(), pruner, choose, result: Ok(()) };
+        let mut visitor = Refine { path: Path::default(), masks: self.masks.clone(), pruner, choose, result: Ok(()) };
         module.visit(&mut visitor);
         visitor.result?;
         self.masks = visitor.masks;

@@ -154,7 +154,8 @@ fn step_sgd<const D: usize>(
         1 => grad.clone(),
         _ => last.mul_scalar(sgd.momentum()).add(grad.clone().mul_scalar(1.0 - sgd.dampening())),
     };
-    let update = if sgd.nesterov() { grad.add(direction.clone().mul_scalar(sgd.momentum())) } else { direction.clone() };
+    let update =
+        if sgd.nesterov() { grad.add(direction.clone().mul_scalar(sgd.momentum())) } else { direction.clone() };
     (param.sub(update.mul_scalar(sgd.learning_rate())), vec![direction])
 }
 

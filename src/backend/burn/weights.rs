@@ -151,7 +151,8 @@ pub fn load<M: Module, T: Number, K: Borrow<str> + Ord>(
 }
 
 /// As [`load`], for tensors of other shapes, but as many axes: of a slimmed model. What else a module keeps of its sizes, burn's
-/// `Conv2d` its channels, is the caller's to change; so is an optimizer's state, which fits no more.
+/// `Conv2d` its channels, is the caller's to change; so are an optimizer's state, which fits no more, and a bias that slimming made
+/// where the module has none.
 ///
 /// # Errors
 /// As [`load`]; [`Shape`](crate::ErrorKind::Shape) for another number of axes.
