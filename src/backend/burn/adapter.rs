@@ -228,10 +228,7 @@ impl<O: AnyOptimizer> Adapter<O> {
         let shape = param.shape();
         let schema = Optimizer::<f32>::schema(optimizer, shape.as_slice());
         let operations = ops::of(optimizer as &dyn Any, schema.algorithm())?;
-        by_type!(param.dtype(), T => {
-            let _: Option<T> = None;
-            Ok(())
-        })?;
+        host::check_type(param.dtype())?;
         if grad.dtype() != param.dtype() {
             return Err(Error::argument("gradient's type", format!("{:?}", grad.dtype()), "that of the parameter"));
         }

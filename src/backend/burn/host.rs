@@ -65,6 +65,11 @@ pub(super) fn unknown_type(dtype: DType) -> Error {
     Error::argument("tensor's type", format!("{dtype:?}"), "F32, F64, F16 or BF16")
 }
 
+pub(super) fn check_type(dtype: DType) -> Result<()> {
+    let known = matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16);
+    if known { Ok(()) } else { Err(unknown_type(dtype)) }
+}
+
 pub(super) fn not_on_host(device: &Device) -> Error {
     Error::argument("device", format!("{device:?}"), "flex: this reads host memory")
 }

@@ -28,6 +28,9 @@ impl<P: Pruner<f32> + Pruner<f64> + Pruner<f16> + Pruner<bf16>> AnyPruner for P 
 
 /// A mask for each parameter of a module that is pruned, by name.
 ///
+/// An [`Adapter`](super::Adapter) keeps what they prune at 0 ([`Watch::set_masks`](super::Watch::set_masks)), and its state too; after
+/// a step of burn's own optimizers [`apply`](Masks::apply) does, but not to their state.
+///
 /// Over many tensors at once: [`Weights`](super::Weights) gives them to [`Select::refine`](crate::prune::Select::refine), and
 /// [`insert`](Masks::insert) takes the masks.
 ///

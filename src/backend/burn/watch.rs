@@ -44,7 +44,8 @@ pub struct Copies {
     pub parameters: u64,
     /// Gradients in host memory that were copied first.
     pub gradients: u64,
-    /// Tensors read from a device into host memory; the parameter among them goes back.
+    /// Parameters and gradients read from a device into host memory; parameters go back. State that moves with its parameter is
+    /// not counted: it moves once.
     pub from_device: u64,
 }
 
