@@ -86,6 +86,7 @@
 //! | `keras` | no | the weights of Keras' `.h5` and `.keras`, and of any HDF5 file, `format::keras` |
 //! | `tflite` | no | the weights of TensorFlow Lite's models, `format::tflite` |
 //! | `pytorch` | no | what `torch.save` writes, by `pytorch-reader`: weights, `format::pytorch`, and optimizer state, `format::torch` |
+//! | `burn` | no | optimizers, masks, fake quantization and weights for modules of burn 0.22, `backend::burn`; needs Rust 1.95 |
 //! | `sprs` | no | sparse matrices from and to those of `sprs` |
 //! | `entropy` | no | the smallest packed files, `format::packed::encode_smallest`, by the range coder of `constriction`; and to read them |
 
@@ -93,7 +94,7 @@
 #![deny(unsafe_code)]
 
 #[forbid(unsafe_code)]
-mod backend;
+pub mod backend;
 #[cfg(any(feature = "onnx", feature = "safetensors", feature = "gguf"))]
 #[forbid(unsafe_code)]
 pub mod compress;
@@ -154,6 +155,10 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/EXTENDING.md")]
 struct Extending;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/BACKENDS.md")]
+struct Backends;
 
 #[cfg(doctest)]
 #[doc = include_str!("../docs/QUANTIZATION.md")]
