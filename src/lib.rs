@@ -91,7 +91,7 @@
 #![deny(unsafe_code)]
 
 #[forbid(unsafe_code)]
-mod backend;
+pub mod backend;
 #[cfg(any(feature = "onnx", feature = "safetensors", feature = "gguf"))]
 #[forbid(unsafe_code)]
 pub mod compress;
