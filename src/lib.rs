@@ -85,6 +85,7 @@
 //! | `tflite` | no | the weights of TensorFlow Lite's models, `format::tflite` |
 //! | `pytorch` | no | what `torch.save` writes, by `pytorch-reader`: weights, `format::pytorch`, and optimizer state, `format::torch` |
 //! | `sprs` | no | sparse matrices from and to those of `sprs` |
+//! | `candle` | no | variables and tensors of candle: stepped, quantized, pruned, rounded in its graph, `backend::candle` |
 //! | `entropy` | no | the smallest packed files, `format::packed::encode_smallest`, by the range coder of `constriction`; and to read them |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -122,6 +123,10 @@ mod tensor;
 #[forbid(unsafe_code)]
 mod traits;
 
+#[cfg(feature = "candle")]
+pub use candle_core;
+#[cfg(feature = "candle")]
+pub use candle_nn;
 pub use element::{DType, Element, Real};
 pub use error::{Error, ErrorKind, Result};
 pub use half;
