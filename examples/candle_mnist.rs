@@ -17,11 +17,11 @@ use candle_nn::{Linear, Module, VarBuilder, VarMap, linear, loss::cross_entropy}
 use clap::Parser;
 use data::{Data, Split};
 use lapidary::{
-    Mask, Pruner, QTensor, Quantizer, QuantizerExt,
+    Mask, QTensor, Quantizer, QuantizerExt,
     backend::candle::{VarParams, edit, fake_quantize, view},
     format::packed::{self, Packed, Stored},
     optim::{AdamW, Norm, Schedule, StepOptions},
-    prune::{Magnitude, SparsitySchedule},
+    prune::{Scores, SparsitySchedule},
     quant::{FakeQuantize, Symmetric},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
@@ -205,7 +205,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         Some(dir) => Data::mnist(dir)?,
         None => Data::digits()?,
     };
-    let epochs = if args.data.is_some() { [4, 4, 2] } else { [30, 30, 10] };
+    let epochs = if args.data.is_some() { [4, 4, 2] } else { [30, 60, 20] };
     std::fs::create_dir_all(&args.out)?;
     let inputs = data.train.x.ncols();
     let mlp = Mlp::new(inputs)?;
@@ -235,8 +235,12 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let sparsity = SparsitySchedule::cubic(args.sparsity, 0..=steps / 2, 10)?;
     train(&mlp, &mut vars, &data.train, epochs[1], 1e-3, None, |step, vars| {
         let Some(select) = sparsity.at(step) else { return Ok(()) };
-        for ((name, layer), mask) in LAYERS.iter().zip(&mlp.layers).zip(&mut masks) {
-            select.by(Magnitude).refine((&view::<f32>(layer.weight())?).into(), mask)?;
+        let weights = mlp.layers.iter().map(|layer| view::<f32>(layer.weight()));
+        let weights = weights.collect::<lapidary::Result<Vec<_>>>()?;
+        // The least of all layers together.
+        let scores: Vec<_> = weights.iter().map(|w| Scores::magnitude(w.as_slice())).collect();
+        select.refine(&scores, &mut masks)?;
+        for (name, mask) in LAYERS.iter().zip(&masks) {
             vars.params_mut().set_mask(&format!("{name}.weight"), Some(mask.clone()))?;
         }
         Ok(())

@@ -24,7 +24,7 @@ impl<'a, T: Element> Update<'a, T> {
         Self::mixed(param, grad)
     }
 
-    /// As [`new`](Update::new), with a gradient of another type, as [`Step::mixed`].
+    /// As [`new`](Update::new), with a gradient of another type, as [`Step::mixed`](crate::Step::mixed).
     pub fn mixed<G: Element<Real = T::Real>>(
         param: impl Into<TensorMut<'a, T>>,
         grad: impl Into<TensorRef<'a, G>>,
@@ -47,13 +47,13 @@ impl<'a, T: Element> Update<'a, T> {
 }
 
 impl<'a, T: Element<Real = f32>> Update<'a, T> {
-    /// Writes the new parameter to `copy` too, as [`Step::copy_to_bf16`].
+    /// Writes the new parameter to `copy` too, as [`Step::copy_to_bf16`](crate::Step::copy_to_bf16).
     #[must_use]
     pub fn copy_to_bf16(self, copy: impl Into<TensorMut<'a, bf16>>) -> Self {
         Self { copy: Some(copy.into().into()), ..self }
     }
 
-    /// Writes the new parameter to `copy` too, as [`Step::copy_to_f16`].
+    /// Writes the new parameter to `copy` too, as [`Step::copy_to_f16`](crate::Step::copy_to_f16).
     #[must_use]
     pub fn copy_to_f16(self, copy: impl Into<TensorMut<'a, f16>>) -> Self {
         Self { copy: Some(copy.into().into()), ..self }

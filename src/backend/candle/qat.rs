@@ -3,7 +3,7 @@
 use super::{
     Scalar,
     scalar::by_dtype,
-    tensor::{cpu, logical, view},
+    tensor::{logical, view},
 };
 use crate::{
     error::{Error, Result},
@@ -33,13 +33,12 @@ use std::{borrow::Cow, sync::Arc};
 /// ```
 ///
 /// # Errors
-/// As [`FakeQuantize::forward`], wrapped; for a tensor of another element type or device as [`view`].
+/// As [`FakeQuantize::forward`], wrapped; for a tensor of another element type as [`view`]; candle's own on another device than the CPU.
 pub fn fake_quantize(
     values: &Tensor,
     scheme: FakeQuantize,
     levels: impl Into<Arc<QTensor>>,
 ) -> candle_core::Result<Tensor> {
-    cpu(&values.storage_and_layout().0)?;
     values.apply_op1(Rounding { scheme, levels: levels.into() })
 }
 
@@ -67,10 +66,8 @@ pub fn fake_quantize(
 /// ```
 ///
 /// # Errors
-/// As [`Lsq::forward`], wrapped; for a tensor of another element type or device as [`view`].
+/// As [`Lsq::forward`], wrapped; for a tensor of another element type as [`view`]; candle's own on another device than the CPU.
 pub fn lsq(values: &Tensor, scales: &Tensor, scheme: Lsq) -> candle_core::Result<Tensor> {
-    cpu(&values.storage_and_layout().0)?;
-    cpu(&scales.storage_and_layout().0)?;
     values.apply_op2(scales, Learned(scheme))
 }
 

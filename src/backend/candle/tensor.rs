@@ -15,7 +15,8 @@ use std::{borrow::Cow, cell::Cell, marker::PhantomData, ops::Range};
 
 /// A tensor's elements in logical order: borrowed where they lie so, else a copy. See [`view`].
 ///
-/// While it lives, candle's lock on the storage is held for reading, and changing the tensor in place waits.
+/// While one that borrows lives, candle's lock on the storage is held for reading, and whoever changes the tensor in place waits: drop it
+/// before a step or an [`edit`] of that tensor on the same thread, which would wait for ever.
 pub struct View<'a, T: Scalar> {
     elements: Elements<'a, T>,
     shape: &'a [usize],
@@ -154,11 +155,12 @@ fn contiguous(layout: &Layout) -> Result<(usize, usize)> {
 
 /// The storage of a tensor on the CPU.
 pub(super) fn cpu(storage: &Storage) -> Result<&CpuStorage> {
-    let Storage::Cpu(storage) = storage else {
-        let device = format!("{:?}", storage.device().location());
-        return Err(Error::argument("device of a tensor", device, "the CPU: `to_device` copies it there"));
+    let device = match storage {
+        Storage::Cpu(storage) => return Ok(storage),
+        Storage::Cuda(_) => "CUDA",
+        Storage::Metal(_) => "Metal",
     };
-    Ok(storage)
+    Err(Error::argument("device of a tensor", device, "the CPU: `to_device` copies it there"))
 }
 
 /// The elements of a storage, those of all tensors that share it.
@@ -217,10 +219,10 @@ mod tests {
 
     #[test]
     fn other_devices_are_refused_by_name() {
-        // What candle is without CUDA: a storage that says where it is and no more.
+        // What candle has in place of CUDA's storage when it is built without.
         let error = cpu(&Storage::Cuda(CudaStorage)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Argument);
-        assert!(error.to_string().contains("device"), "{error}");
+        assert!(error.to_string().contains("CUDA"), "{error}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ use std::{collections::HashSet, ops::Range};
 /// A step checks everything before it writes anything. Gradients are read where they lie; those that are not in logical order
 /// (transposed, broadcast), or share a variable's storage, are copied first, into a buffer that is kept for the next step.
 /// A variable without a gradient does not move, and its count of steps stays, as in PyTorch. Each variable's lock is held while
-/// that one moves: tasks of the same rayon pool must not read the variables meanwhile.
+/// that one moves: tasks of the same rayon pool must not read the variables meanwhile, and no [`View`](super::View) of one may be alive.
 #[derive(Debug)]
 pub struct VarParams<T: Scalar = f32> {
     params: Params<T>,
