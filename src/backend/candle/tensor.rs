@@ -10,7 +10,10 @@ use crate::{
     optim::Locked,
     tensor::{QTensor, TensorMut, TensorRef},
 };
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, StorageRef, Tensor, Var, backend::BackendStorage};
+use candle_core::{
+    CpuStorage, CudaStorage, Device, InplaceOp1, Layout, MetalStorage, Storage, StorageRef, Tensor, Var,
+    backend::BackendStorage,
+};
 use std::{borrow::Cow, cell::Cell, marker::PhantomData, ops::Range};
 
 /// A tensor's elements in logical order: borrowed where they lie so, else a copy. See [`view`].
@@ -110,7 +113,6 @@ impl<'v, T: Scalar> From<&'v View<'_, T>> for TensorRef<'v, T> {
 /// [`Argument`](crate::ErrorKind::Argument) for a variable of another element type, on another device, or whose elements do
 /// not lie in logical order; and what `change` gives.
 pub fn edit<T: Scalar, R>(var: &Var, change: impl FnOnce(TensorMut<'_, T>) -> Result<R>) -> Result<R> {
-    check_var::<T>(var)?;
     let edit = Edit { change: Cell::new(Some(change)), result: Cell::new(None), element: PhantomData };
     var.inplace_op1(&edit)?;
     edit.result.take().unwrap_or_else(|| Err(Error::runtime("candle", "an in-place operation was not run")))
@@ -129,14 +131,29 @@ impl<T: Scalar, R, F: FnOnce(TensorMut<'_, T>) -> Result<R>> InplaceOp1 for Edit
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (start, end) = contiguous(layout)?;
-        let found = storage.dtype();
-        let elements = T::storage_mut(storage).ok_or_else(|| wrong_type(found, name::<T>()))?;
-        let elements = elements.get_mut(start..end).ok_or_else(too_short)?;
-        let tensor = TensorMut::new(elements, layout.dims())?;
-        self.result.set(self.change.take().map(|change| change(tensor)));
+        let changed =
+            lend(storage, layout).and_then(|tensor| self.change.take().map(|change| change(tensor)).transpose());
+        self.result.set(changed.transpose());
         Ok(())
     }
+
+    fn cuda_fwd(&self, _: &mut CudaStorage, _: &Layout) -> candle_core::Result<()> {
+        self.result.set(Some(Err(elsewhere("CUDA"))));
+        Ok(())
+    }
+
+    fn metal_fwd(&self, _: &mut MetalStorage, _: &Layout) -> candle_core::Result<()> {
+        self.result.set(Some(Err(elsewhere("Metal"))));
+        Ok(())
+    }
+}
+
+/// The elements of a layout, to change.
+fn lend<'a, T: Scalar>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<TensorMut<'a, T>> {
+    let (start, end) = contiguous(layout)?;
+    let found = storage.dtype();
+    let elements = T::storage_mut(storage).ok_or_else(|| wrong_type(found, name::<T>()))?;
+    TensorMut::new(elements.get_mut(start..end).ok_or_else(too_short)?, layout.dims())
 }
 
 /// Whatever [`edit`] refuses.
@@ -155,12 +172,15 @@ fn contiguous(layout: &Layout) -> Result<(usize, usize)> {
 
 /// The storage of a tensor on the CPU.
 pub(super) fn cpu(storage: &Storage) -> Result<&CpuStorage> {
-    let device = match storage {
-        Storage::Cpu(storage) => return Ok(storage),
-        Storage::Cuda(_) => "CUDA",
-        Storage::Metal(_) => "Metal",
-    };
-    Err(Error::argument("device of a tensor", device, "the CPU: `to_device` copies it there"))
+    match storage {
+        Storage::Cpu(storage) => Ok(storage),
+        Storage::Cuda(_) => Err(elsewhere("CUDA")),
+        Storage::Metal(_) => Err(elsewhere("Metal")),
+    }
+}
+
+fn elsewhere(device: &'static str) -> Error {
+    Error::argument("device of a tensor", device, "the CPU: `to_device` copies it there")
 }
 
 /// The elements of a storage, those of all tensors that share it.
@@ -215,7 +235,7 @@ impl QTensor {
 mod tests {
     use super::*;
     use crate::ErrorKind;
-    use candle_core::{CudaStorage, DType};
+    use candle_core::DType;
 
     #[test]
     fn other_devices_are_refused_by_name() {
@@ -223,6 +243,16 @@ mod tests {
         let error = cpu(&Storage::Cuda(CudaStorage)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Argument);
         assert!(error.to_string().contains("CUDA"), "{error}");
+        let edit = Edit {
+            change: Cell::new(Some(|_: TensorMut<'_, f32>| Ok(()))),
+            result: Cell::new(None),
+            element: PhantomData,
+        };
+        let layout = Layout::contiguous(2);
+        edit.cuda_fwd(&mut CudaStorage, &layout).unwrap();
+        assert_eq!(edit.result.take().unwrap().unwrap_err().to_string(), error.to_string());
+        edit.metal_fwd(&mut MetalStorage, &layout).unwrap();
+        assert!(edit.result.take().unwrap().unwrap_err().to_string().contains("Metal"));
     }
 
     #[test]
