@@ -86,6 +86,7 @@
 //! | `keras` | no | the weights of Keras' `.h5` and `.keras`, and of any HDF5 file, `format::keras` |
 //! | `tflite` | no | the weights of TensorFlow Lite's models, `format::tflite` |
 //! | `pytorch` | no | what `torch.save` writes, by `pytorch-reader`: weights, `format::pytorch`, and optimizer state, `format::torch` |
+//! | `candle` | no | variables and tensors of candle: stepped, quantized, pruned, rounded in its graph, `backend::candle` |
 //! | `burn` | no | optimizers, masks, fake quantization and weights for modules of burn 0.22, `backend::burn`; needs Rust 1.95 |
 //! | `sprs` | no | sparse matrices from and to those of `sprs` |
 //! | `entropy` | no | the smallest packed files, `format::packed::encode_smallest`, by the range coder of `constriction`; and to read them |
@@ -127,6 +128,10 @@ mod tensor;
 #[forbid(unsafe_code)]
 mod traits;
 
+#[cfg(feature = "candle")]
+pub use candle_core;
+#[cfg(feature = "candle")]
+pub use candle_nn;
 pub use element::{DType, Element, Real};
 pub use error::{Error, ErrorKind, Result};
 pub use half;

@@ -40,6 +40,7 @@ mod schedule;
 mod schedule_free;
 mod sgd;
 mod step_options;
+mod update;
 
 pub use adadelta::Adadelta;
 pub use adafactor::Adafactor;
@@ -57,7 +58,7 @@ pub use minimize::{Minimum, Stop, StopReason, minimize};
 #[cfg(feature = "linalg")]
 pub use muon::{Muon, RateScale};
 pub use nadam::NAdam;
-pub use params::{GroupId, Params, Update};
+pub use params::{GroupId, Params};
 pub use plateau::Plateau;
 pub use radam::RAdam;
 pub use rmsprop::RmsProp;
@@ -66,3 +67,6 @@ pub use schedule::Schedule;
 pub use schedule_free::ScheduleFree;
 pub use sgd::Sgd;
 pub use step_options::{Outcome, StepOptions};
+#[cfg(feature = "candle")]
+pub(crate) use update::Locked;
+pub use update::Update;

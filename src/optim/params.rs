@@ -1,18 +1,13 @@
 //! Named parameters in groups, stepped by one call.
 
-use super::{Norm, Outcome, StepOptions};
+use super::{Norm, Outcome, StepOptions, Update};
 use crate::{
     element::Element,
     error::{Error, ErrorKind, Result},
     kernel::{parallel, random::fmix64},
-    tensor::{
-        Mask, State, TensorMut, TensorRef,
-        any::{AnyRef, HalfMut},
-        view::checked_volume,
-    },
+    tensor::{Mask, State, TensorMut, TensorRef, any::HalfMut, view::checked_volume},
     traits::{Optimizer, Step},
 };
-use half::{bf16, f16};
 
 /// Parameters by name, each in a group with an optimizer of its own, each with its own state and count of steps.
 ///
@@ -51,56 +46,6 @@ pub(crate) struct Param {
     pub(crate) state: State,
     pub(crate) mask: Option<Mask>,
     pub(crate) frozen: bool,
-}
-
-/// A parameter's material for one step, in the order the parameters were added.
-#[derive(Debug)]
-pub struct Update<'a, T: Element> {
-    param: TensorMut<'a, T>,
-    grad: Option<AnyRef<'a, T::Real>>,
-    copy: Option<HalfMut<'a>>,
-}
-
-impl<'a, T: Element> Update<'a, T> {
-    /// A parameter and its gradient, of the same shape.
-    pub fn new(param: impl Into<TensorMut<'a, T>>, grad: impl Into<TensorRef<'a, T>>) -> Self {
-        Self::mixed(param, grad)
-    }
-
-    /// As [`new`](Update::new), with a gradient of another type, as [`Step::mixed`].
-    pub fn mixed<G: Element<Real = T::Real>>(
-        param: impl Into<TensorMut<'a, T>>,
-        grad: impl Into<TensorRef<'a, G>>,
-    ) -> Self {
-        Self { param: param.into(), grad: Some(AnyRef::new(grad.into())), copy: None }
-    }
-
-    /// A parameter and its gradient as slices of a shape.
-    ///
-    /// # Errors
-    /// [`Shape`](crate::ErrorKind::Shape) when one has another number of elements.
-    pub fn shaped(param: &'a mut [T], grad: &'a [T], shape: &[usize]) -> Result<Self> {
-        Ok(Self::new(TensorMut::new(param, shape)?, TensorRef::new(grad, shape)?))
-    }
-
-    /// A parameter that got no gradient: it does not move, and its count of steps stays.
-    pub fn skipped(param: impl Into<TensorMut<'a, T>>) -> Self {
-        Self { param: param.into(), grad: None, copy: None }
-    }
-}
-
-impl<'a, T: Element<Real = f32>> Update<'a, T> {
-    /// Writes the new parameter to `copy` too, as [`Step::copy_to_bf16`].
-    #[must_use]
-    pub fn copy_to_bf16(self, copy: impl Into<TensorMut<'a, bf16>>) -> Self {
-        Self { copy: Some(copy.into().into()), ..self }
-    }
-
-    /// Writes the new parameter to `copy` too, as [`Step::copy_to_f16`].
-    #[must_use]
-    pub fn copy_to_f16(self, copy: impl Into<TensorMut<'a, f16>>) -> Self {
-        Self { copy: Some(copy.into().into()), ..self }
-    }
 }
 
 impl<T: Element> Params<T> {
@@ -306,13 +251,13 @@ impl<T: Element> Params<T> {
     }
 
     /// The learning rates of the groups, in order.
-    #[cfg(feature = "safetensors")]
+    #[cfg(any(feature = "safetensors", feature = "candle"))]
     pub(crate) fn learning_rates(&self) -> impl Iterator<Item = f64> {
         self.groups.iter().map(|optimizer| optimizer.learning_rate())
     }
 
     /// Changes the learning rates of all groups, or, when one is refused, of none.
-    #[cfg(feature = "safetensors")]
+    #[cfg(any(feature = "safetensors", feature = "candle"))]
     pub(crate) fn set_learning_rates(&mut self, rates: &[f64]) -> Result<()> {
         let before: Vec<_> = self.learning_rates().collect();
         let mut set = |rates: &[f64]| {
@@ -397,19 +342,23 @@ fn run<T: Element>(
         return a.and(b);
     }
     for (place, (param, update)) in (common.first..).zip(params.iter_mut().zip(updates)) {
-        let Some(grad) = update.grad.as_ref().filter(|_| !param.frozen) else { continue };
-        let copy = update.copy.as_mut().map(HalfMut::reborrow);
-        let mut step = Step::of((&mut update.param).into(), grad.reborrow(), &mut param.state)
-            .scale_gradient(common.factor)
-            .clip_value(common.limit)
-            .copy_to(copy);
-        if let Some(mask) = &param.mask {
-            step = step.mask(mask);
-        }
-        if let Some(seed) = common.seed {
-            step = step.stochastic_rounding(fmix64(seed.wrapping_add(place)));
-        }
-        groups[param.group].step(step).map_err(|error| error.in_tensor(&param.name))?;
+        let Update { param: values, grad, copy } = update;
+        let Some(grad) = grad.as_ref().filter(|_| !param.frozen) else { continue };
+        let (state, mask, optimizer) = (&mut param.state, param.mask.as_ref(), &groups[param.group]);
+        let moved = values.with(&mut |values| {
+            let mut step = Step::of(values, grad.reborrow(), state)
+                .scale_gradient(common.factor)
+                .clip_value(common.limit)
+                .copy_to(copy.as_mut().map(HalfMut::reborrow));
+            if let Some(mask) = mask {
+                step = step.mask(mask);
+            }
+            if let Some(seed) = common.seed {
+                step = step.stochastic_rounding(fmix64(seed.wrapping_add(place)));
+            }
+            optimizer.step(step)
+        });
+        moved.map_err(|error| error.in_tensor(&param.name))?;
     }
     Ok(())
 }
