@@ -282,6 +282,22 @@ fn a_loop_of_candle_nn_changes_one_line() {
 }
 
 #[test]
+fn variables_without_elements_move_with_the_others() {
+    let (some, none) = (Var::new(&[1f32, 2.0], &CPU).unwrap(), Var::zeros((3, 0), DType::F32, &CPU).unwrap());
+    let mut vars = VarParams::<f32>::default();
+    let group = vars.group(Sgd::new(0.5).unwrap());
+    vars.add("some", &some, group).unwrap();
+    vars.add("none", &none, group).unwrap();
+    let loss = (some.sum_all().unwrap() + none.sum_all().unwrap()).unwrap();
+    vars.step(&loss.backward().unwrap()).unwrap();
+    assert_eq!(values::<f32>(&some), [0.5, 1.5]);
+    assert_eq!(edit::<f32, _>(&none, |tensor| Ok(tensor.shape().to_vec())).unwrap(), [3, 0]);
+    assert!(edit::<f64, _>(&none, |_| Ok(())).is_err());
+    *vars.params_mut() = Params::new();
+    assert_eq!(vars.step(&loss.backward().unwrap()).unwrap_err().kind(), ErrorKind::Shape);
+}
+
+#[test]
 fn the_trait_reports_a_refused_rate_by_the_next_step() {
     let var = Var::new(&[1f32], &CPU).unwrap();
     let whole = Var::zeros(2, DType::U8, &CPU).unwrap();

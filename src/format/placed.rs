@@ -9,7 +9,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 /// Bytes from one beginning of writing to the disk to the next.
@@ -24,6 +24,7 @@ pub(crate) struct Placed {
     temporary: PathBuf,
     path: PathBuf,
     /// Bytes written so far.
+    #[cfg(feature = "files")]
     written: AtomicU64,
     /// Waits for the disk.
     behind: Mutex<Option<JoinHandle<io::Result<()>>>>,
@@ -49,8 +50,14 @@ impl Placed {
         name.push(format!(".{}-{count}.tmp", std::process::id()));
         let temporary = path.with_file_name(name);
         let file = File::create_new(&temporary)?;
-        let path = path.into();
-        Ok(Self { file: Some(file), temporary, path, written: AtomicU64::new(0), behind: Mutex::default() })
+        Ok(Self {
+            file: Some(file),
+            temporary,
+            path: path.into(),
+            #[cfg(feature = "files")]
+            written: AtomicU64::new(0),
+            behind: Mutex::default(),
+        })
     }
 
     /// Makes it so long. What is not written is zero.
@@ -93,7 +100,7 @@ impl Placed {
         self.caught_up(behind.take())?;
         // Where there is no thread to be had, all is left to the end.
         let file = self.file()?.try_clone();
-        *behind = file.and_then(|file| thread::Builder::new().spawn(move || file.sync_data())).ok();
+        *behind = file.and_then(|file| std::thread::Builder::new().spawn(move || file.sync_data())).ok();
         Ok(())
     }
 

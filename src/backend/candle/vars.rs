@@ -152,6 +152,10 @@ impl<T: Scalar> VarParams<T> {
         if let Some(refused) = self.refused.take() {
             return Err(refused);
         }
+        let (known, here) = (self.params.names().count(), self.vars.len());
+        if known != here {
+            return Err(Error::shape("variables", &[known], &[here]));
+        }
         self.copies.clear();
         let mut found = Vec::with_capacity(self.vars.len());
         for (name, var) in self.params.names().zip(&self.vars) {
