@@ -5,12 +5,13 @@ use lapidary::{
     Element, Granularity, Optimizer, OptimizerExt, QuantError, QuantizerExt, Step, TensorRef,
     optim::{
         Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Compact, Convention, Ema, Lamb, Lion, Lookahead, NAdam,
-        Plateau, RAdam, RmsProp, Scaler, Schedule, ScheduleFree, Sgd, Stop,
+        Norm, Outcome, Plateau, RAdam, RmsProp, Scaler, Schedule, ScheduleFree, Sgd, Stop,
     },
     prune::{Magnitude, Pruning, Random, RigL, Select, Sensitivity, SparsityPlan, SparsitySchedule},
     quant::{
-        Affine, Awq, Candidate, Certificate, Certify, Choice, FakeQuantize, FloatFormat, Hqq, KMeans, Lsq, MinMax,
-        Minifloat, MovingAverageObserver, Range, SmoothQuant, Symmetric, Table, layout::OrtRoundToNearest,
+        Affine, Allocation, Awq, Budget, Candidate, Certificate, Certify, Choice, FakeQuantize, FloatFormat, Hqq,
+        KMeans, Lsq, MinMax, Minifloat, MovingAverageObserver, Range, SmoothQuant, Symmetric, Table,
+        layout::OrtRoundToNearest,
     },
     slim::{Aggregate, Keep, LatencyTable, Normalize, Role, Scoring},
 };
@@ -25,7 +26,7 @@ fn written<T: Serialize + DeserializeOwned + Debug>(value: &T, json: &str) {
     let shown = format!("{value:?}");
     let same = |read: T| assert_eq!(format!("{read:?}"), shown);
     same(serde_json::from_str(json).unwrap());
-    same(toml::from_str(&toml::to_string(value).unwrap()).unwrap());
+    same(by_toml(value));
     let mut tree: Value = serde_json::from_str(json).unwrap();
     let places = objects(&tree);
     for place in places {
@@ -268,25 +269,33 @@ fn pruners_are_written_with_their_selection() {
 fn what_is_to_be_slimmed() {
     written(
         &Keep::ratio(0.5).unwrap().with_multiple(8).unwrap(),
-        r#"{"target":{"ratio":0.5},"multiple":8,"minimum":1,"approximate":false,"replacements":{}}"#,
+        r#"{"target":{"ratio":0.5},"multiple":8,"minimum":1,"approximation":false,"replacements":{}}"#,
     );
     written(
         &Keep::above(f64::NEG_INFINITY).unwrap().with_approximation().with_replacement("relu", vec![0.5]),
-        r#"{"target":{"above":"-inf"},"multiple":1,"minimum":1,"approximate":true,"replacements":{"relu":[0.5]}}"#,
+        r#"{"target":{"above":"-inf"},"multiple":1,"minimum":1,"approximation":true,"replacements":{"relu":[0.5]}}"#,
     );
     written(
         &Keep::widths([("fc", 3)]),
-        r#"{"target":{"widths":{"fc":3}},"multiple":1,"minimum":1,"approximate":false,"replacements":{}}"#,
+        r#"{"target":{"widths":{"fc":3}},"multiple":1,"minimum":1,"approximation":false,"replacements":{}}"#,
     );
     let table = LatencyTable::new().with("fc", 4, 8, 0.5).unwrap();
     written(&table, r#"{"times":{"fc":[[4,8,0.5]]}}"#);
     written(
         &Keep::latency(2.5, table).unwrap(),
-        r#"{"target":{"latency":[2.5,{"times":{"fc":[[4,8,0.5]]}}]},"multiple":1,"minimum":1,"approximate":false,"replacements":{}}"#,
+        r#"{"target":{"latency":[2.5,{"times":{"fc":[[4,8,0.5]]}}]},"multiple":1,"minimum":1,"approximation":false,"replacements":{}}"#,
     );
-    for target in [Keep::params(5), Keep::macs(5)] {
-        assert_eq!(format!("{:?}", again(&target)), format!("{target:?}"));
+    for (keep, target) in [(Keep::params(5), "params"), (Keep::macs(5), "macs")] {
+        written(
+            &keep,
+            &format!(
+                r#"{{"target":{{"{target}":5}},"multiple":1,"minimum":1,"approximation":false,"replacements":{{}}}}"#
+            ),
+        );
     }
+    let nan = "target.macs = 5\nreplacements = { relu = [0.5, nan] }";
+    let error = toml::from_str::<Keep>(nan).unwrap_err().to_string();
+    assert!(error.contains("replacement") && error.contains("NaN"), "{error}");
     for bad in [r#"{"target":{"ratio":1.5}}"#, r#"{"target":{"above":"nan"}}"#, r#"{"target":{"macs":-1}}"#] {
         assert!(serde_json::from_str::<Keep>(bad).is_err(), "{bad}");
     }
@@ -295,8 +304,117 @@ fn what_is_to_be_slimmed() {
     written(&scoring.with_roles(&[Role::Produces]), r#"{"aggregate":"max","normalize":"none","roles":["produces"]}"#);
 }
 
-fn again<T: Serialize + DeserializeOwned>(value: &T) -> T {
-    serde_json::from_str(&serde_json::to_string(value).unwrap()).unwrap()
+/// What comes back from JSON, and from TOML the same.
+fn again<T: Serialize + DeserializeOwned + Debug>(value: &T) -> T {
+    let read: T = serde_json::from_str(&serde_json::to_string(value).unwrap()).unwrap();
+    assert_eq!(format!("{:?}", by_toml(value)), format!("{read:?}"));
+    read
+}
+
+/// What comes back from TOML, whose documents are tables.
+fn by_toml<T: Serialize + DeserializeOwned>(value: &T) -> T {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Document<T> {
+        it: T,
+    }
+    toml::from_str::<Document<T>>(&toml::to_string(&Document { it: value }).unwrap()).unwrap().it
+}
+
+#[test]
+fn choices_are_their_names() {
+    written(&Norm::L2, r#""l2""#);
+    written(&Norm::Max, r#""max""#);
+    written(&Budget::Bytes(5), r#"{"bytes":5}"#);
+    written(&Budget::Error(0.5), r#"{"error":0.5}"#);
+    written(&Budget::Error(f64::INFINITY), r#"{"error":"inf"}"#);
+    for bad in [r#"{"error":-1}"#, r#"{"error":"nan"}"#] {
+        let error = serde_json::from_str::<Budget>(bad).unwrap_err().to_string();
+        assert!(error.starts_with("budget of error is"), "{error}");
+    }
+    for (convention, name) in [
+        (Convention::PyTorch, "pytorch"),
+        (Convention::Keras, "keras"),
+        (Convention::Optax, "optax"),
+        (Convention::Onnx, "onnx"),
+    ] {
+        written(&convention, &format!("{name:?}"));
+    }
+    for (format, name) in [
+        (FloatFormat::E5m2, "e5m2"),
+        (FloatFormat::E4m3, "e4m3"),
+        (FloatFormat::E3m2, "e3m2"),
+        (FloatFormat::E2m3, "e2m3"),
+        (FloatFormat::E2m1, "e2m1"),
+    ] {
+        written(&format, &format!("{name:?}"));
+    }
+    for (aggregate, name) in
+        [(Aggregate::L2, "l2"), (Aggregate::Sum, "sum"), (Aggregate::Mean, "mean"), (Aggregate::Max, "max")]
+    {
+        written(&aggregate, &format!("{name:?}"));
+    }
+    for (normalize, name) in [(Normalize::Mean, "mean"), (Normalize::Max, "max"), (Normalize::None, "none")] {
+        written(&normalize, &format!("{name:?}"));
+    }
+    for (role, name) in [(Role::Produces, "produces"), (Role::Shifts, "shifts"), (Role::Consumes, "consumes")] {
+        written(&role, &format!("{name:?}"));
+    }
+    let symmetric = Symmetric::new(4).unwrap();
+    let fields = r#"{"bits":4,"full_range":false,"axis":null,"group_size":null}"#;
+    written(&FakeQuantize::from(symmetric), &format!(r#"{{"symmetric":{fields}}}"#));
+    #[cfg(feature = "linalg")]
+    {
+        use lapidary::{optim::RateScale, quant::Gptq};
+        for (gptq, scheme) in [
+            (Gptq::new(symmetric), format!(r#"{{"symmetric":{fields}}}"#)),
+            (Gptq::new(MinMax::new(4).unwrap()), r#"{"min_max":{"bits":4,"axis":null,"group_size":null}}"#.to_string()),
+        ] {
+            written(&gptq, &format!(r#"{{"scheme":{scheme},"damping":0.01,"act_order":false}}"#));
+        }
+        written(&RateScale::Original, r#""original""#);
+        written(&RateScale::MatchAdamW, r#""match_adamw""#);
+    }
+}
+
+#[test]
+fn a_name_is_given_once() {
+    fn refused<T: DeserializeOwned + Debug>(json: &str) {
+        let error = serde_json::from_str::<T>(json).unwrap_err().to_string();
+        assert!(error.starts_with(r#"the name "a" is given twice"#), "{json}: {error}");
+    }
+    refused::<Keep>(r#"{"target":{"widths":{"a":1,"b":2,"a":1}}}"#);
+    refused::<Keep>(r#"{"target":{"macs":1},"replacements":{"a":[1],"a":[2]}}"#);
+    refused::<LatencyTable>(r#"{"times":{"a":[],"a":[[4,8,0.5]]}}"#);
+    assert!(toml::from_str::<Keep>("target.widths = { a = 1, a = 2 }").is_err());
+    assert!(serde_json::from_str::<LatencyTable>(r#"{"times":3}"#).unwrap_err().to_string().contains("by their names"));
+}
+
+#[test]
+fn a_zero_has_no_sign() {
+    let sgd = Sgd::new(0.1).unwrap().with_weight_decay(-0.0).unwrap().with_dampening(-0.0).unwrap();
+    written(
+        &sgd,
+        r#"{"learning_rate":0.1,"convention":"pytorch","momentum":0.0,"nesterov":false,"dampening":0.0,"weight_decay":0.0,"maximize":false}"#,
+    );
+    let schedule = SparsitySchedule::one_shot(0.5, 3).unwrap().with_initial(-0.0).unwrap();
+    let json = r#"{"sparsity":0.5,"begin":3,"end":3,"every":1,"shape":{"polynomial":{"power":1.0}},"initial":0.0}"#;
+    written(&schedule, json);
+}
+
+#[test]
+fn formats_have_their_limits() {
+    let chain = |links: u64| {
+        let constant = || Schedule::constant(0.1).unwrap();
+        (1..=links).fold(constant(), |schedule, until| schedule.then(until, constant()))
+    };
+    let text = |links| serde_json::to_string(&chain(links)).unwrap();
+    assert_eq!(serde_json::from_str::<Schedule>(&text(62)).unwrap(), chain(62));
+    let error = serde_json::from_str::<Schedule>(&text(63)).unwrap_err().to_string();
+    assert!(error.starts_with("recursion limit exceeded"), "{error}");
+    let large = Random::new(u64::MAX);
+    assert_eq!(serde_json::from_str::<Random>(&serde_json::to_string(&large).unwrap()).unwrap(), large);
+    assert_eq!(by_toml(&large), large);
+    assert!(toml::Value::try_from(large).is_err());
 }
 
 #[test]
@@ -485,8 +603,29 @@ fn reports_come_back_whatever_they_measured() {
             "{wrong}"
         );
     }
+    let many = format!(
+        r#"{{"ladder":[0],"curves":[{}]}}"#,
+        ["a", "b"]
+            .map(|name| format!(
+                r#"{{"name":"{name}","elements":{},"points":[{{"sparsity":0,"kept":1,"error":0}}]}}"#,
+                usize::MAX
+            ))
+            .join(",")
+    );
+    let error = serde_json::from_str::<Sensitivity>(&many).unwrap_err().to_string();
+    assert!(error.contains("number of elements is 2^64 or more"), "{error}");
     let plan = sensitivity.allocate(3).unwrap();
     assert_eq!(again(&plan), plan);
+    let text = toml::to_string(&plan).unwrap();
+    for number in ["rise = 0.5", "bound = 0.5", "error = 0.5", "sparsity = 0.5"] {
+        let at = text.rfind(number).unwrap();
+        let (name, _) = number.split_once('=').unwrap();
+        for wrong in ["nan", "inf"] {
+            let text = format!("{}{name}= {wrong}{}", &text[..at], &text[at + number.len()..]);
+            let error = toml::from_str::<SparsityPlan>(&text).unwrap_err().to_string();
+            assert!(error.contains("finite"), "{text}: {error}");
+        }
+    }
     let point =
         |kept: u64| format!(r#"{{"name":"w","elements":4,"rise":0,"point":{{"sparsity":0,"kept":{kept},"error":0}}}}"#);
     let plan = |kept| format!(r#"{{"chosen":[{},{}],"rise":0,"bound":0,"optimal":true}}"#, point(kept), point(kept));
@@ -495,8 +634,19 @@ fn reports_come_back_whatever_they_measured() {
 
     let choice = |bytes, error| Choice { label: "x".into(), bytes, error };
     let candidate = Candidate::new("w", vec![choice(9, 0.5), choice(3, 1.0)]).unwrap();
-    let allocation = lapidary::quant::allocate(&[candidate], lapidary::quant::Budget::Bytes(5)).unwrap();
+    let allocation = lapidary::quant::allocate(&[candidate], Budget::Bytes(5)).unwrap();
     assert_eq!(again(&allocation), allocation);
+    let json = serde_json::to_string(&allocation).unwrap();
+    let odd = r#""better":{"label":"x","bytes":1,"error":0.5}"#;
+    assert!(json.contains(r#""better":{"label":"x","bytes":9,"error":0.5}"#), "{json}");
+    let odd: Allocation =
+        serde_json::from_str(&json.replace(r#""better":{"label":"x","bytes":9,"error":0.5}"#, odd)).unwrap();
+    assert!(odd.to_string().contains("(+0 bytes"), "{odd}");
+
+    for norm in [None, Some(0.5), Some(f64::INFINITY)] {
+        let outcome = Outcome { skipped: norm.is_none(), norm };
+        assert_eq!(again(&outcome), outcome);
+    }
 }
 
 #[test]
@@ -529,30 +679,49 @@ mod compress {
     use lapidary::compress::{Activations, Budget, Form, Pruning, Recipe, Report};
     use lapidary::prune::Random;
 
-    fn slimming() -> &'static str {
-        if cfg!(feature = "rten") { r#","slimming":null"# } else { "" }
-    }
-
     #[test]
     fn recipes_are_written_as_their_fields() {
-        let end = slimming();
         written(
             &Recipe::new().with_bits(4).unwrap().with_group(32).unwrap().with_form(Form::MatMulNBits).keep(["head"]),
-            &format!(
-                r#"{{"bits":4,"group_size":32,"symmetric":false,"form":"matmul_nbits","pruning":null,"budget":null,"histograms":false,"activations":null,"keep":["head"],"only":[],"min_elements":1024{end}}}"#
-            ),
+            r#"{"bits":4,"group_size":32,"symmetric":false,"form":"matmul_nbits","pruning":null,"budget":null,"histograms":false,"activations":null,"keep":["head"],"only":[],"min_elements":1024,"slimming":null}"#,
         );
         let pruning = Pruning::n_of_m(2, 4).unwrap().globally();
-        written(&pruning, r#"{"amount":{"n_of_m":{"keep":2,"of":4}},"global":true,"sparse":false}"#);
+        written(&pruning, r#"{"amount":{"n_of_m":{"keep":2,"of":4}},"globally":true,"sparse_initializers":false}"#);
         let recipe = Recipe::new().with_bits(8).unwrap().with_pruning(pruning).with_budget(Budget::Error(0.1)).unwrap();
         let recipe = recipe.with_activations(Activations::Dynamic).with_histograms().symmetric();
         written(
             &recipe,
-            &format!(
-                r#"{{"bits":8,"group_size":null,"symmetric":true,"form":"auto","pruning":{{"amount":{{"n_of_m":{{"keep":2,"of":4}}}},"global":true,"sparse":false}},"budget":{{"error":0.1}},"histograms":true,"activations":"dynamic","keep":[],"only":[],"min_elements":1024{end}}}"#
-            ),
+            r#"{"bits":8,"group_size":null,"symmetric":true,"form":"auto","pruning":{"amount":{"n_of_m":{"keep":2,"of":4}},"globally":true,"sparse_initializers":false},"budget":{"error":0.1},"histograms":true,"activations":"dynamic","keep":[],"only":[],"min_elements":1024,"slimming":null}"#,
         );
+        written(
+            &Pruning::sparsity(0.5).unwrap().sparse_initializers(),
+            r#"{"amount":{"sparsity":0.5},"globally":false,"sparse_initializers":true}"#,
+        );
+        for (budget, json) in [
+            (Budget::File(5), r#"{"file":5}"#),
+            (Budget::Weights(5), r#"{"weights":5}"#),
+            (Budget::Error(0.5), r#"{"error":0.5}"#),
+        ] {
+            written(&budget, json);
+        }
+        assert!(
+            serde_json::from_str::<Budget>(r#"{"error":-1}"#)
+                .unwrap_err()
+                .to_string()
+                .starts_with("budget of error is -1")
+        );
+        for (form, json) in [(Form::Auto, r#""auto""#), (Form::Dequantize, r#""dequantize""#)] {
+            written(&form, json);
+        }
         assert_eq!(serde_json::from_str::<Recipe>("{}").unwrap(), Recipe::new());
+        #[cfg(not(feature = "rten"))]
+        {
+            let error = serde_json::from_str::<Recipe>(r#"{"slimming":{"target":{"ratio":0.5}}}"#).unwrap_err();
+            assert!(
+                error.to_string().starts_with("slimming is asked for, must be none, without the feature `rten`"),
+                "{error}"
+            );
+        }
         for (bad, why) in [
             (r#"{"bits":3}"#, "bits is 3, must be 2, 4 or 8"),
             (r#"{"group_size":8}"#, "group size is 8"),
@@ -565,6 +734,11 @@ mod compress {
         let by_chance = Pruning::sparsity(0.5).unwrap().by(Random::new(1));
         assert!(serde_json::to_string(&by_chance).unwrap_err().to_string().contains("criterion"));
         assert_eq!(again(&Report::default()), Report::default());
+        let kept = r#"{"tensors":[{"name":"b","shape":[2],"operators":[],"outcome":{"Err":"small"},"bits":null,"bytes_before":8,"bytes_after":8,"zeros":null,"histogram":null,"sqnr_db":null,"max_abs":null,"bound":null}],"activations":[],"notes":[],"bytes_before":8,"bytes_after":8,"relative_error":null}"#;
+        let kept: Report = serde_json::from_str(kept).unwrap();
+        let tensor = &kept.tensors[0];
+        assert_eq!((tensor.sqnr_db, tensor.max_abs, tensor.bound, kept.relative_error), (None, None, None, None));
+        assert_eq!(again(&kept), kept);
     }
 
     #[cfg(feature = "safetensors")]
@@ -611,16 +785,67 @@ mod compress {
         let random = Inputs::random(7).with_samples(3).with_batch(2).with_size("n", 4);
         written(&random, inputs);
         let slimming = Slimming::ratio(0.25, random.clone()).unwrap().with_ranking(Ranking::Magnitude);
-        let end = if cfg!(feature = "linalg") { r#","repair":null"# } else { "" };
         written(
             &slimming.with_multiple(8).unwrap().with_blocks_dropped(1),
             &format!(
-                r#"{{"target":{{"ratio":0.25}},"inputs":{inputs},"multiple":8,"ranking":"magnitude","blocks_dropped":1{end}}}"#
+                r#"{{"target":{{"ratio":0.25}},"inputs":{inputs},"multiple":8,"ranking":"magnitude","blocks_dropped":1,"repair":null}}"#
             ),
         );
         let fixed = Activations::Static(random, RangeMethod::Percentile(99.9));
         assert_eq!(serde_json::to_string(&fixed).unwrap(), format!(r#"{{"static":[{inputs},{{"percentile":99.9}}]}}"#));
         assert_eq!(again(&fixed), fixed);
+        for (method, json) in [
+            (RangeMethod::MinMax, r#""min_max""#),
+            (RangeMethod::Percentile(100.0), r#"{"percentile":100.0}"#),
+            (RangeMethod::Mse, r#""mse""#),
+            (RangeMethod::MovingAverage(0.5), r#"{"moving_average":0.5}"#),
+        ] {
+            written(&method, json);
+        }
+        written(&Activations::Dynamic, r#""dynamic""#);
+        for (ranking, name) in [
+            (Ranking::Magnitude, "magnitude"),
+            (Ranking::Variance, "variance"),
+            #[cfg(feature = "linalg")]
+            (Ranking::Reconstruction, "reconstruction"),
+        ] {
+            written(&ranking, &format!("{name:?}"));
+        }
+        written(
+            &Slimming::params(0.25, Inputs::random(7)).unwrap(),
+            r#"{"target":{"params":0.25},"inputs":{"seed":7,"samples":1,"batch":1,"integers":2,"sizes":{},"runtime":"rten","limit":2147483648},"multiple":1,"ranking":"variance","blocks_dropped":0,"repair":null}"#,
+        );
+        for (bad, why) in [
+            (r#"{"percentile":-5}"#, "percentile is -5"),
+            (r#"{"percentile":100.5}"#, "percentile is 100.5"),
+            (r#"{"moving_average":0}"#, "averaging constant is 0"),
+            (r#"{"moving_average":1.5}"#, "averaging constant is 1.5"),
+        ] {
+            let error = serde_json::from_str::<RangeMethod>(bad).unwrap_err().to_string();
+            assert!(error.starts_with(why), "{bad}: {error}");
+        }
+        for (bad, why) in [
+            (r#""samples":0"#, "samples is 0"),
+            (r#""batch":0"#, "size of an input is 0"),
+            (r#""sizes":{"n":0}"#, "size of an input is 0"),
+            (r#""sizes":{"n":1,"n":2}"#, r#"the name "n" is given twice"#),
+            (r#""integers":0"#, "end of the integers is 0"),
+            (r#""integers":-3"#, "end of the integers is -3"),
+        ] {
+            let error = serde_json::from_str::<Inputs>(&format!(r#"{{"seed":7,{bad}}}"#)).unwrap_err().to_string();
+            assert!(error.starts_with(why), "{bad}: {error}");
+        }
+        #[cfg(not(feature = "linalg"))]
+        {
+            let repaired = format!(r#"{{"target":{{"ratio":0.5}},"inputs":{inputs},"repair":0.01}}"#);
+            let error = serde_json::from_str::<Slimming>(&repaired).unwrap_err().to_string();
+            assert!(error.starts_with("repair is asked for, must be none, without the feature `linalg`"), "{error}");
+        }
+        #[cfg(feature = "linalg")]
+        {
+            let repaired = again(&Slimming::ratio(0.5, Inputs::random(7)).unwrap().with_repair(0.01).unwrap());
+            assert!(serde_json::to_string(&repaired).unwrap().ends_with(r#""repair":0.01}"#));
+        }
         let given = Inputs::given([vec![("x".to_string(), Feed::f32(&[1], vec![0.5]).unwrap())]]);
         assert!(serde_json::to_string(&given).unwrap_err().to_string().contains("inputs is samples"));
         let bad = format!(r#"{{"target":{{"params":1.5}},"inputs":{inputs}}}"#);

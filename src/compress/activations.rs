@@ -2,6 +2,9 @@
 
 #[cfg(feature = "rten")]
 use super::runtime::Inputs;
+#[cfg(feature = "rten")]
+use crate::{error::Error, quant::MovingAverageObserver};
+
 /// How an ONNX model whose weights have 8 bits multiplies by integers: what it multiplies them by, its activations, become codes too.
 ///
 /// A code is `round(x / scale) + zero_point`, from 0 to 255, with one scale for a whole activation.
@@ -31,12 +34,36 @@ pub enum RangeMethod {
     #[default]
     MinMax,
     /// Of so many percent of the values, those in the middle: [`Histogram::percentile`](crate::quant::Histogram::percentile).
-    Percentile(f64),
+    Percentile(#[cfg_attr(feature = "serde", serde(deserialize_with = "percent"))] f64),
     /// Of the least mean squared error: [`Histogram::mse_affine`](crate::quant::Histogram::mse_affine).
     Mse,
     /// From the moving average of the smallest to that of the largest value of a sample, which counts for so much:
     /// [`MovingAverageObserver`](crate::quant::MovingAverageObserver).
-    MovingAverage(f64),
+    MovingAverage(#[cfg_attr(feature = "serde", serde(deserialize_with = "constant"))] f64),
+}
+
+#[cfg(all(feature = "rten", feature = "serde"))]
+fn percent<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    crate::config::checked(from, |percent| RangeMethod::Percentile(percent).check().map(|()| percent))
+}
+
+#[cfg(all(feature = "rten", feature = "serde"))]
+fn constant<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    crate::config::checked(from, |constant| RangeMethod::MovingAverage(constant).check().map(|()| constant))
+}
+
+#[cfg(feature = "rten")]
+impl RangeMethod {
+    /// An error where its number is none that it can have.
+    pub(super) fn check(self) -> crate::Result<()> {
+        match self {
+            Self::Percentile(percent) if !(percent > 0.0 && percent <= 100.0) => {
+                Err(Error::argument("percentile", percent, "above 0 and at most 100"))
+            }
+            Self::MovingAverage(constant) => MovingAverageObserver::new().with_averaging_constant(constant).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(feature = "rten")]

@@ -17,7 +17,12 @@ pub enum Budget {
     Weights(u64),
     /// The error of all weights that may be changed is at most this share of their size: `‖w - w'‖ / ‖w‖`, of 2-norms. What is
     /// pruned is part of it.
-    Error(f64),
+    Error(#[cfg_attr(feature = "serde", serde(deserialize_with = "error"))] f64),
+}
+
+#[cfg(feature = "serde")]
+fn error<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<f64, D::Error> {
+    crate::config::checked(from, |error| Budget::Error(error).check().map(|_| error))
 }
 
 impl Budget {

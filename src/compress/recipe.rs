@@ -30,8 +30,8 @@ pub enum Form {
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `bits` | none: not quantized | 2, 4, 8 | bits of a code; within a budget, the fewest |
-/// | `group` | none: a scale an output channel | 16 and more; a power of two for `MatMulNBits` | weights that share a scale |
-/// | symmetric | no | | no zero points |
+/// | `group_size` | none: a scale an output channel | 16 and more; a power of two for `MatMulNBits` | weights that share a scale |
+/// | `symmetric` | no | | no zero points |
 /// | `form` | [`Form::Auto`] | | how an ONNX model has them |
 /// | `pruning` | none | [`Pruning`] | weights that become zero, and stay zero as codes |
 /// | `budget` | none | [`Budget`] | the bits of each weight, or that it stays, are chosen to keep within |
@@ -89,6 +89,10 @@ config! {
     min_elements: usize => Self::with_min_elements,
     #[cfg(feature = "rten")]
     slimming: Option<Slimming> => |it, slimming| Self { slimming, ..it },
+    #[cfg(not(feature = "rten"))]
+    slimming: Option<crate::config::Absent> = |_| None::<crate::config::Absent> => |_, _| {
+        Err(Error::argument("slimming", "asked for", "none, without the feature `rten`"))
+    },
 }
 
 impl Recipe {

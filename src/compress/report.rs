@@ -27,13 +27,13 @@ pub struct TensorReport {
     /// How its numbers were and are spread, where the recipe wants it.
     pub histogram: Option<Histogram>,
     /// Signal to noise in decibels, of all that was done to it, pruned and quantized; infinite without error.
-    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
+    #[cfg_attr(feature = "serde", serde(default, with = "crate::config::open"))]
     pub sqnr_db: Option<f64>,
     /// The largest error of an element.
-    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
+    #[cfg_attr(feature = "serde", serde(default, with = "crate::config::open"))]
     pub max_abs: Option<f64>,
     /// What no element's error is larger than, by what is stored alone.
-    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
+    #[cfg_attr(feature = "serde", serde(default, with = "crate::config::open"))]
     pub bound: Option<f64>,
 }
 
@@ -116,7 +116,7 @@ pub struct Report {
     /// Length of the output in bytes.
     pub bytes_after: u64,
     /// The error of all weights that were changed together, `‖w - w'‖ / ‖w‖`, with those that a budget left as they were.
-    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
+    #[cfg_attr(feature = "serde", serde(default, with = "crate::config::open"))]
     pub relative_error: Option<f64>,
 }
 

@@ -2,6 +2,8 @@
 //! it: a file has no way around their checks, and what it leaves out is as they leave it.
 
 #[cfg(feature = "serde")]
+pub(crate) mod names;
+#[cfg(feature = "serde")]
 pub(crate) mod open;
 
 /// How a configuration is written and read:
@@ -108,4 +110,34 @@ pub(crate) fn set<C, V, B: Built<C>>(config: C, value: V, with: impl FnOnce(C, V
 #[cfg(feature = "serde")]
 pub(crate) fn tell<C, V>(config: &C, get: impl FnOnce(&C) -> V) -> V {
     get(config)
+}
+
+/// What a build without a feature is told of it. It writes that there is none, as one with the feature does; what there is, it cannot take.
+#[cfg(feature = "serde")]
+#[derive(Clone, Copy, PartialEq)]
+#[allow(dead_code, reason = "some builds have all that could be absent")]
+pub(crate) struct Absent;
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Absent {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Absent {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+/// A part of a choice, which not every value of its type can be: for `#[serde(deserialize_with = …)]`.
+#[cfg(feature = "serde")]
+pub(crate) fn checked<'de, D, V, C>(from: D, check: impl FnOnce(V) -> crate::Result<C>) -> Result<C, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    V: serde::Deserialize<'de>,
+{
+    check(V::deserialize(from)?).map_err(serde::de::Error::custom)
 }

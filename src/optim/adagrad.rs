@@ -35,7 +35,7 @@ use crate::{
 /// | `initial_accumulator` | 0 (Keras, optax: 0.1) | `>= 0` | what `s` starts from |
 /// | `eps` | 1e-10 (Keras, optax: 1e-7, ONNX: 1e-6) | `>= 0` | keeps the root from 0; at 0 an element without any gradient yet becomes NaN |
 /// | `maximize` | off | | climbs |
-/// | convention | PyTorch | all | where `eps` stands |
+/// | `convention` | PyTorch | all | where `eps` stands |
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::Adagrad};

@@ -43,7 +43,7 @@ use crate::{
 /// | `decay_after` | 0 | `>= 0` | what a step takes off the parameter after it, ONNX only |
 /// | `amsgrad` | off | | the largest second moment so far divides: a third slot (Reddi, Kale & Kumar 2018, arXiv:1904.09237) |
 /// | `maximize` | off | | climbs |
-/// | convention | PyTorch | all | where `eps` stands |
+/// | `convention` | PyTorch | all | where `eps` stands |
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::Adam};

@@ -25,7 +25,7 @@ use crate::{
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `decay` | – (0.999 is common) | `0 <= decay < 1` | how slowly the average follows |
-/// | warm-up | off | | follows faster at first, as TensorFlow's `num_updates` makes it |
+/// | `warm_up` | off | | follows faster at first, as TensorFlow's `num_updates` makes it |
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::{Ema, Sgd}};

@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 /// A value of at least 0 that every element type's arithmetic can hold.
 pub(super) fn non_negative(name: &'static str, value: f64) -> Result<f64> {
     if (0.0..=f64::from(f32::MAX)).contains(&value) {
-        Ok(value)
+        // A zero has no sign.
+        Ok(value + 0.0)
     } else {
         Err(Error::argument(name, format!("{value:?}"), "from 0 to 3.4e38"))
     }

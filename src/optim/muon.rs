@@ -54,7 +54,7 @@ pub enum RateScale {
 /// | `nesterov` | on | | looks one step ahead |
 /// | `steps` | 5 | 0 to 99 | of the iteration |
 /// | `coefficients` | 3.4445, -4.775, 2.0315 | finite | `a`, `b`, `c` |
-/// | rate scale | [`RateScale::Original`] | | how the rate depends on the shape |
+/// | `rate_scale` | [`RateScale::Original`] | | how the rate depends on the shape |
 ///
 /// Needs the feature `linalg`.
 ///

@@ -23,9 +23,11 @@ use crate::{
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
+/// | `rate` | – | `>= 0` | the one to begin with |
 /// | `factor` | 0.1 | `0 <= factor < 1` | by how much the rate falls |
 /// | `patience` | 10 | | losses that may be no better |
-/// | `threshold` | 1e-4, relative | `>= 0` | what counts as better |
+/// | `threshold` | 1e-4 | `>= 0` | what counts as better |
+/// | `absolute` | off | | the threshold is a difference, not a share |
 /// | `cooldown` | 0 | | losses after a fall that do not count |
 /// | `least` | 0 | `>= 0` | the rate falls no further |
 /// | `eps` | 1e-8 | `>= 0` | a fall that is no more is left out |

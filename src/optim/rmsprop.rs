@@ -41,7 +41,7 @@ use crate::{
 /// | `weight_decay` | 0 | `>= 0` | L2 penalty |
 /// | `centered` | off | | divides by the deviation from the mean |
 /// | `maximize` | off | | climbs |
-/// | convention | PyTorch | PyTorch, Keras | where `eps` and the rate stand |
+/// | `convention` | PyTorch | PyTorch, Keras | where `eps` and the rate stand |
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::RmsProp};

@@ -44,7 +44,7 @@ use crate::{
 /// | `weight_decay` | 0 | `>= 0` | L2 penalty |
 /// | `nesterov` | off | needs momentum > 0; dampening 0 but for ONNX | looks one step ahead |
 /// | `maximize` | off | | climbs |
-/// | convention | PyTorch | all; optax is as PyTorch | where the rate stands |
+/// | `convention` | PyTorch | all; optax is as PyTorch | where the rate stands |
 ///
 /// ```
 /// use lapidary::{Optimizer, OptimizerExt, Step, optim::Sgd};
@@ -107,7 +107,8 @@ impl Sgd {
         if dampening.abs() > f64::from(f32::MAX) || dampening.is_nan() {
             return Err(Error::argument("dampening", format!("{dampening:?}"), "at most 3.4e38 in size"));
         }
-        Self { dampening, ..self }.checked()
+        // A zero has no sign.
+        Self { dampening: dampening + 0.0, ..self }.checked()
     }
 
     /// Follows another library.

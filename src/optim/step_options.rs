@@ -39,7 +39,7 @@ pub struct Outcome {
     /// A gradient was not finite and a scaler let the step be skipped: nothing has moved.
     pub skipped: bool,
     /// The norm of all gradients after unscaling and before clipping, when something asked for it.
-    #[cfg_attr(feature = "serde", serde(with = "crate::config::open"))]
+    #[cfg_attr(feature = "serde", serde(default, with = "crate::config::open"))]
     pub norm: Option<f64>,
 }
 

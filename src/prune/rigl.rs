@@ -29,8 +29,8 @@ use std::{f64::consts::PI, slice};
 /// | parameter | default | range | purpose |
 /// |---|---|---|---|
 /// | `end` | – | `>= 1` | the step from which the mask stays; the paper: three quarters of the training |
-/// | [`with_fraction`](RigL::with_fraction) | 0.3 | 0..=1 | the share of the kept weights that is exchanged at first |
-/// | [`with_every`](RigL::with_every) | 100 | `>= 1` | steps from one update to the next |
+/// | [`fraction`](RigL::with_fraction) | 0.3 | 0..=1 | the share of the kept weights that is exchanged at first |
+/// | [`every`](RigL::with_every) | 100 | `>= 1` | steps from one update to the next |
 ///
 /// ```
 /// use lapidary::{Mask, Optimizer, OptimizerExt, PrunerExt, Step, optim::AdamW, prune::{Random, RigL, Select}};

@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 /// When to prune during training, and how far: a pure function of the number of the step, so that a resumed run needs
 /// to remember nothing but its masks.
 ///
-/// With `b` and `e` the first and the last step at which it prunes, `s` the sparsity in the end, `s0` the
-/// [initial](SparsitySchedule::with_initial) one, 0 by default:
+/// With `b` and `e` the first and the last step at which it prunes (`begin`, `end`), `s` the sparsity in the end (`sparsity`), `s0` the
+/// [`initial`](SparsitySchedule::with_initial) one, 0 by default:
 ///
 /// | constructor | prunes at | sparsity then |
 /// |---|---|---|
@@ -145,7 +145,8 @@ impl SparsitySchedule {
     /// [`Argument`](crate::ErrorKind::Argument) unless it is from 0 to the sparsity in the end.
     pub fn with_initial(self, sparsity: f64) -> Result<Self> {
         if (0.0..=self.last).contains(&sparsity) {
-            return Ok(Self { initial: sparsity, ..self });
+            // A negative zero is a share of nothing too.
+            return Ok(Self { initial: sparsity + 0.0, ..self });
         }
         Err(Error::argument("initial sparsity", sparsity, "from 0 to the one in the end"))
     }

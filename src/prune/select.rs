@@ -23,9 +23,9 @@ use num_traits::Float;
 /// Which elements survive, by their scores: the lowest go. Of equal scores the lower index stays; across tensors the
 /// earlier one.
 ///
-/// A selection starts with how much goes; a criterion ([`by`](Select::by)) makes it a [`Pruner`](crate::Pruner).
+/// A selection starts with how much goes, its `amount`; a criterion ([`by`](Select::by)) makes it a [`Pruner`](crate::Pruner).
 ///
-/// | start | goes |
+/// | `amount` | goes |
 /// |---|---|
 /// | [`sparsity(share)`](Select::sparsity) | `round(share * n)` of the `n` kept so far, half to even |
 /// | [`overall(share)`](Select::overall) | what makes `round(share * n)` of all elements pruned, half to even |
@@ -37,11 +37,11 @@ use num_traits::Float;
 /// | refinement | default | range | purpose |
 /// |---|---|---|---|
 /// | [`per_row`](Select::per_row) | off | | each row (along the last axis) by itself |
-/// | [`along`](Select::along) | off | an axis | slices go whole: one unit for each index of the axis |
-/// | [`in_blocks`](Select::in_blocks) | off | `>= 1` each | blocks of the last two axes go whole |
-/// | [`with_norm`](Select::with_norm) | the sum | `p >= 1e-6` | a unit's score: `(Σ \|s\|^p)^(1/p)` of its kept elements |
-/// | [`with_mean`](Select::with_mean) | off | | that score per element: units of other sizes compare |
-/// | [`with_min_kept`](Select::with_min_kept) | 0 | | so many stay in each tensor, each row [`per_row`](Select::per_row); not of `n_of_m` |
+/// | `units`: [`along`](Select::along) | off | an axis | slices go whole: one unit for each index of the axis |
+/// | `units`: [`in_blocks`](Select::in_blocks) | off | `>= 1` each | blocks of the last two axes go whole |
+/// | [`norm`](Select::with_norm) | the sum | `p >= 1e-6` | a unit's score: `(Σ \|s\|^p)^(1/p)` of its kept elements |
+/// | [`mean`](Select::with_mean) | off | | that score per element: units of other sizes compare |
+/// | [`min_kept`](Select::with_min_kept) | 0 | | so many stay in each tensor, each row [`per_row`](Select::per_row); not of `n_of_m` |
 ///
 /// Where units go whole, everything is counted in units: a share of the channels, `n` of `m` blocks in a row of blocks,
 /// a floor of one channel. A unit of which nothing is kept is gone already.

@@ -231,10 +231,19 @@ impl Sensitivity {
         if let Some(point) = curve.points.iter().find(|point| !point.error.is_finite() || point.kept > curve.elements) {
             return refused("point", format!("{point:?}"), "of a finite error, and no more than all elements");
         }
+        let all = self.curves.iter().try_fold(curve.elements, |sum, other| sum.checked_add(other.elements));
+        if all.is_none() {
+            return refused("number of elements", TOO_MANY.into(), FEWER);
+        }
         self.curves.push(curve);
         Ok(self)
     }
 }
+
+#[cfg(feature = "serde")]
+const TOO_MANY: &str = "2^64 or more";
+#[cfg(feature = "serde")]
+const FEWER: &str = "less, of all tensors";
 
 /// A sparsity for each tensor, and what that costs: what [`Sensitivity::allocate`] chose. Prints as a table.
 #[derive(Debug, Clone, PartialEq)]
@@ -297,9 +306,14 @@ config! {
     SparsityPlan(chosen: Vec<Chosen>, rise: f64, bound: f64, optimal: bool) => {
         let sums = [|of: &Chosen| of.elements, |of: &Chosen| of.point.kept];
         let fits = |of: fn(&Chosen) -> usize| chosen.iter().map(of).try_fold(0usize, usize::checked_add).is_some();
-        match sums.into_iter().all(fits) {
-            true => Ok(Self { chosen, rise, bound, optimal }),
-            false => Err(Error::argument("number of elements", "2^64 or more", "less, of all tensors")),
+        let measured = |of: &Chosen| [of.rise, of.point.error, of.point.sparsity].iter().all(|x| x.is_finite());
+        match chosen.iter().find(|of| !measured(of)) {
+            _ if !(rise.is_finite() && bound.is_finite()) => {
+                Err(Error::argument("rise, bound", format!("{rise:?}, {bound:?}"), "finite"))
+            }
+            Some(of) => Err(Error::argument("choice", format!("{of:?}"), "of finite numbers").in_tensor(&of.name)),
+            None if sums.into_iter().all(fits) => Ok(Self { chosen, rise, bound, optimal }),
+            None => Err(Error::argument("number of elements", TOO_MANY, FEWER)),
         }
     },
 }

@@ -48,7 +48,7 @@ use std::cmp::Ordering;
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `bits` | – | 1 to 8 | bits of a code |
-/// | zero | off | | 0 is one of the levels, for pruned weights: the others are fitted to the numbers that are not 0, not always to the minimum |
+/// | `zero` | off | | 0 is one of the levels, for pruned weights: the others are fitted to the numbers that are not 0, not always to the minimum |
 /// | granularity | the tensor | [`per_channel`](KMeans::per_channel), [`per_group`](KMeans::per_group), [`per_block`](KMeans::per_block) | what shares a codebook |
 ///
 /// ```

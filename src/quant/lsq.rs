@@ -47,7 +47,7 @@ use num_traits::Float;
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `bits` | – | 2 to 8 | bits of a code |
-/// | unsigned | off | [`unsigned`](Lsq::unsigned) | no negative levels: activations after a ReLU |
+/// | `unsigned` | off | [`unsigned`](Lsq::unsigned) | no negative levels: activations after a ReLU |
 /// | granularity | the tensor | [`per_channel`](Lsq::per_channel), [`per_group`](Lsq::per_group), [`per_block`](Lsq::per_block) | what shares a scale |
 ///
 /// ```

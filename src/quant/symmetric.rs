@@ -36,7 +36,7 @@ use crate::{
 /// | name | default | range | purpose |
 /// |---|---|---|---|
 /// | `bits` | – | 2 to 8, 16 | bits of a code |
-/// | full range | off | | the lowest code is used |
+/// | `full_range` | off | | the lowest code is used |
 /// | granularity | the tensor | [`per_channel`](Symmetric::per_channel), [`per_group`](Symmetric::per_group), [`per_block`](Symmetric::per_block) | what shares a scale |
 ///
 /// ```

@@ -1,6 +1,8 @@
 //! How much is to stay.
 
 use super::latency::LatencyTable;
+#[cfg(feature = "serde")]
+use crate::config::names::Names;
 use crate::{
     config::config,
     error::{Error, Result},
@@ -11,10 +13,11 @@ use std::collections::BTreeMap;
 ///
 /// | option | default | range | purpose |
 /// |---|---|---|---|
+/// | `target` | – | [`above`](Self::above), [`ratio`](Self::ratio), [`widths`](Self::widths), [`params`](Self::params), [`macs`](Self::macs), [`latency`](Self::latency) | the rule |
 /// | `multiple` | 1 | at least 1 | as many channels of each group as a multiple of this, or all |
 /// | `minimum` | 1 | at least 1 | as many channels of each group at least, or all |
 /// | `approximation` | off | | channels go also where what they leave cannot be folded exactly |
-/// | `replacement` | none | finite | what the channels of a node's output are taken for when they go |
+/// | `replacements` | none | finite | by its name, what the channels of a node's output are taken for when they go |
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Keep {
@@ -30,7 +33,9 @@ pub struct Keep {
 pub(super) enum Target {
     Above(#[cfg_attr(feature = "serde", serde(with = "crate::config::open"))] f64),
     Ratio(f64),
-    Widths(BTreeMap<String, usize>),
+    Widths(
+        #[cfg_attr(feature = "serde", serde(deserialize_with = "crate::config::names::read"))] BTreeMap<String, usize>,
+    ),
     Params(usize),
     Macs(usize),
     Latency(#[cfg_attr(feature = "serde", serde(with = "crate::config::open"))] f64, LatencyTable),
@@ -136,8 +141,13 @@ config! {
     },
     multiple: usize => Self::with_multiple,
     minimum: usize => Self::with_minimum,
-    approximate: bool => |it, _| it.with_approximation(),
-    replacements: BTreeMap<String, Vec<f64>> => |it, replacements| Self { replacements, ..it },
+    approximation: bool = |it| it.approximate => |it, _| it.with_approximation(),
+    replacements: Names<Vec<f64>> = |it| Names(it.replacements.clone()) => |it, Names(replacements)| {
+        for (node, values) in &replacements {
+            crate::tensor::qtensor::check_finite("replacement", values).map_err(|error| error.in_tensor(node))?;
+        }
+        Ok(Self { replacements, ..it })
+    },
 }
 
 fn positive(name: &'static str, n: usize) -> Result<usize> {

@@ -1,5 +1,7 @@
 //! How long nodes take, by their widths: measured by the caller.
 
+#[cfg(feature = "serde")]
+use crate::config::names::Names;
 use crate::{
     config::config,
     error::{Error, Result},
@@ -23,8 +25,8 @@ pub struct LatencyTable {
 }
 
 config! {
-    LatencyTable(times: BTreeMap<String, Vec<(usize, usize, f64)>>) => {
-        let mut times = times.into_iter().flat_map(|(node, times)| times.into_iter().map(move |time| (node.clone(), time)));
+    LatencyTable(times: Names<Vec<(usize, usize, f64)>> = |it| Names(it.times.clone())) => {
+        let mut times = times.0.into_iter().flat_map(|(node, times)| times.into_iter().map(move |time| (node.clone(), time)));
         times.try_fold(Self::new(), |table, (node, (inputs, outputs, time))| table.with(node, inputs, outputs, time))
     },
 }

@@ -24,7 +24,7 @@ use threshold::{Threshold, thresholds};
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | start | – | [`sparsity(share)`](Self::sparsity), [`n_of_m(n, m)`](Self::n_of_m) | how many go |
+/// | `amount` | – | [`sparsity(share)`](Self::sparsity), [`n_of_m(n, m)`](Self::n_of_m) | how many go |
 /// | [`by`](Self::by) | the magnitude | any [`Criterion`] that needs no data | what goes first: the lowest scores |
 /// | [`globally`](Self::globally) | each tensor by itself | | the share is one of all tensors together |
 /// | [`sparse_initializers`](Self::sparse_initializers) | dense | | only what is left is listed in an ONNX model, where that is smaller |
@@ -169,8 +169,8 @@ config! {
         Amount::Sparsity(share) => Self::sparsity(share),
         Amount::NOfM { keep, of } => Self::n_of_m(keep, of),
     },
-    global: bool => |it, _| it.globally(),
-    sparse: bool => |it, _| it.sparse_initializers(),
+    globally: bool = |it| it.global => |it, _| it.globally(),
+    sparse_initializers: bool = |it| it.sparse => |it, _| it.sparse_initializers(),
     ; check: |it| match &it.criterion {
         None => Ok(()),
         Some(criterion) => Err(Error::argument("criterion", format!("{criterion:?}"), "magnitude, to be written")),

@@ -1,6 +1,8 @@
 //! What models run on.
 
 use super::Runtime;
+#[cfg(feature = "serde")]
+use crate::config::names::Names;
 use crate::{
     config::config,
     error::{Error, Result},
@@ -69,8 +71,9 @@ constructors! {
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
+/// | `seed` | – | any | random inputs: others by another |
 /// | `batch` | 1 | 1 and more | random inputs: sizes that the model leaves open |
-/// | `size` | none | 1 and more | random inputs: such a size by its name |
+/// | `sizes` | none | 1 and more | random inputs: such sizes by their names |
 /// | `integers` | 2 | 1 and more | random inputs: integers are below this, from 0 |
 /// | `samples` | 1 | 1 and more | random inputs: how many there are |
 /// | `runtime` | [`Runtime::Rten`] | | what runs the models |
@@ -92,10 +95,13 @@ pub struct Inputs {
 
 config! {
     Inputs(seed: u64) => Self::random(seed),
-    samples: usize => Self::with_samples,
-    batch: usize => Self::with_batch,
-    integers: i32 => Self::with_integers_below,
-    sizes: BTreeMap<String, usize> => |it, sizes| Self { sizes, ..it },
+    samples: usize => |it, samples| match samples {
+        0 => Err(Error::argument("samples", 0, "at least 1")),
+        _ => Ok(it.with_samples(samples)),
+    },
+    batch: usize => |it, batch| it.with_batch(batch).checked(),
+    integers: i32 => |it, end| it.with_integers_below(end).checked(),
+    sizes: Names<usize> = |it| Names(it.sizes.clone()) => |it, Names(sizes)| Self { sizes, ..it }.checked(),
     runtime: Runtime => Self::with_runtime,
     limit: u64 => Self::with_limit,
     ; check: |it| match it.given.is_some() || it.stored.is_some() {
@@ -177,10 +183,24 @@ impl Inputs {
         Ok(samples)
     }
 
-    fn sample(&self, sample: usize, specs: &[Spec]) -> Result<Vec<(String, Feed)>> {
+    /// Itself, where random samples can be made so.
+    #[cfg(feature = "serde")]
+    fn checked(self) -> Result<Self> {
+        self.check().map(|()| self)
+    }
+
+    fn check(&self) -> Result<()> {
         if self.integers < 1 {
             return Err(Error::argument("end of the integers", self.integers, "at least 1"));
         }
+        match self.batch == 0 || self.sizes.values().any(|&size| size == 0) {
+            true => Err(Error::argument("size of an input", 0, "at least 1")),
+            false => Ok(()),
+        }
+    }
+
+    fn sample(&self, sample: usize, specs: &[Spec]) -> Result<Vec<(String, Feed)>> {
+        self.check()?;
         let feed = |(i, spec): (usize, &Spec)| {
             let key = fmix64(self.seed ^ fmix64(((sample as u64) << 32) ^ (i as u64 + 1)));
             Ok((spec.name.clone(), self.feed(spec, key).map_err(|error| error.in_tensor(&spec.name))?))

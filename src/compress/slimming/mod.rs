@@ -59,11 +59,11 @@ enum Target {
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | share | | 0 to 1 | what leaves: of each group ([`ratio`](Self::ratio)), or of all weights ([`params`](Self::params)) |
-/// | `inputs` | | | calibration inputs: the model runs on them |
+/// | `target` | – | 0 to 1 | the share that leaves: of each group ([`ratio`](Self::ratio)), or of all weights ([`params`](Self::params)) |
+/// | `inputs` | – | | calibration inputs: the model runs on them |
 /// | `multiple` | 1 | 1 and more | as many channels of each group as a multiple of this, or all |
 /// | `ranking` | [`Ranking::Variance`] | | which channels leave |
-/// | `blocks` | 0 | any | residual blocks that leave first, those that change least |
+/// | `blocks_dropped` | 0 | any | residual blocks that leave first, those that change least |
 /// | `repair` | off | | layers are fitted again by least squares |
 ///
 /// Channels that belong together are found along the graph ([`Topology`](crate::slim::Topology)); they leave all weights that have them. A
@@ -173,6 +173,10 @@ config! {
     repair: Option<f64> => |it, damping| match damping {
         Some(damping) => it.with_repair(damping),
         None => Ok(it),
+    },
+    #[cfg(not(feature = "linalg"))]
+    repair: Option<crate::config::Absent> = |_| None::<crate::config::Absent> => |_, _| {
+        Err(Error::argument("repair", "asked for", "none, without the feature `linalg`"))
     },
 }
 

@@ -152,7 +152,21 @@ pub enum Budget {
     /// At most so many bytes; the least error.
     Bytes(usize),
     /// At most so much error; the fewest bytes.
-    Error(f64),
+    Error(
+        #[cfg_attr(
+            feature = "serde",
+            serde(serialize_with = "crate::config::open::serialize", deserialize_with = "error")
+        )]
+        f64,
+    ),
+}
+
+#[cfg(feature = "serde")]
+fn error<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<f64, D::Error> {
+    crate::config::checked(from, |crate::config::open::Number(error)| match error >= 0.0 {
+        true => Ok(error),
+        false => Err(Error::argument("budget of error", error, "at least 0")),
+    })
 }
 
 /// Chooses for each tensor one of its ways, so that all together keep within the budget at the least cost.
@@ -319,7 +333,9 @@ impl fmt::Display for Allocation {
             write!(f, "{name:width$} {bytes:>12} {error:>12.4e} {:>5.1} %  {label}", 100.0 * share)?;
             match better {
                 Some(better) => {
-                    writeln!(f, "; {} (+{} bytes, error {:.4e})", better.label, better.bytes - bytes, better.error)?
+                    // What was read from a file need not be more.
+                    let more = better.bytes.saturating_sub(*bytes);
+                    writeln!(f, "; {} (+{more} bytes, error {:.4e})", better.label, better.error)?
                 }
                 None => writeln!(f)?,
             }

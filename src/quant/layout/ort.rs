@@ -34,7 +34,7 @@ use crate::{
 /// |---|---|---|---|
 /// | `bits` | – | 2, 4, 8 | bits of a code |
 /// | `block_size` | – | 16, 32, 64, … | neighbours along `K` that share a scale |
-/// | symmetric | off | | no zero points |
+/// | `symmetric` | off | | no zero points |
 ///
 /// ```
 /// use lapidary::{TensorRef, quant::layout::OrtRoundToNearest};

@@ -21,7 +21,7 @@ use crate::{
 ///
 /// | name | default | range | purpose |
 /// |---|---|---|---|
-/// | `c` | 0.01 | above 0, up to 1 | the weight of a batch |
+/// | `averaging_constant` | 0.01 | above 0, up to 1 | `c`, the weight of a batch |
 ///
 /// ```
 /// use lapidary::quant::MovingAverageObserver;

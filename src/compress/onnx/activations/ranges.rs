@@ -56,11 +56,7 @@ pub(super) fn ranges(
     inputs: &Inputs,
     method: RangeMethod,
 ) -> Result<Vec<Range>> {
-    if let RangeMethod::Percentile(percent) = method
-        && !(percent > 0.0 && percent <= 100.0)
-    {
-        return Err(Error::argument("percentile", percent, "above 0 and at most 100"));
-    }
+    method.check()?;
     let mut observers = values.iter().map(|_| Observer::new(method)).collect::<Result<Vec<_>>>()?;
     let bytes = model.encoded_len() as u64;
     if let Some(graph) = &mut model.graph {
