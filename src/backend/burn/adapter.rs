@@ -270,7 +270,7 @@ impl<O: AnyOptimizer> burn_optim::Optimizer for Adapter<O> {
     }
 
     fn to_device<const D: usize>(state: Memory<D>, device: &Device) -> Memory<D> {
-        state.to_device(device)
+        state.moved(device)
     }
 }
 

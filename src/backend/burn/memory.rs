@@ -265,7 +265,7 @@ fn read(prefix: &str, src: &mut StateSource) -> Option<Record> {
 
 impl<const D: usize> Memory<D> {
     /// Where its parameter is.
-    pub(super) fn to_device(self, device: &Device) -> Self {
+    pub(super) fn moved(self, device: &Device) -> Self {
         let Form::Device(OnDevice { owner, steps, slots, pruned }) = self.form else { return self };
         let slots = slots.into_iter().map(|slot| slot.to_device(device)).collect();
         let pruned = pruned.map(|(mask, tensor)| (mask, tensor.to_device(device)));
