@@ -16,7 +16,7 @@ use burn_core::{
     module::{Module, ParamGroup},
     tensor::{DType, Device, Tensor},
 };
-use burn_optim::ModuleOptimizer;
+use burn_optim::{ModuleOptimizer, grad_clipping::GradientClippingConfig};
 use half::{bf16, f16};
 use std::{any::Any, sync::Arc};
 
@@ -41,8 +41,9 @@ pub enum Route {
 
 /// An optimizer of this crate, for [`ModuleOptimizer`]: steps, schedules, groups and records are burn's, the arithmetic is this crate's.
 ///
-/// The learning rate is the one given to each of burn's steps; that of the optimizer itself is not used. burn's gradient clipping
-/// and accumulation come before. [`for_module`](Adapter::for_module) knows the parameters' names, which errors and masks need.
+/// The learning rate is the one given to each of burn's steps; that of the optimizer itself is not used. burn's gradient
+/// accumulation comes before, and its clipping by [`with_grad_clipping`](Adapter::with_grad_clipping): `ModuleOptimizer`'s own method of
+/// this name knows the first group alone, and here each parameter is one. [`for_module`](Adapter::for_module) knows the parameters' names, which errors and masks need.
 ///
 /// ```
 /// use burn_core::{self as burn, module::{Module, Param}, tensor::{Device, Tensor}};
@@ -69,6 +70,7 @@ pub struct Adapter<O> {
     optimizer: O,
     route: Route,
     check_finite: bool,
+    clipping: Option<GradientClippingConfig>,
     name: Option<Arc<str>>,
     watch: Watch,
 }
@@ -76,7 +78,8 @@ pub struct Adapter<O> {
 impl<O: AnyOptimizer> Adapter<O> {
     /// With a [`Watch`] of its own.
     pub fn new(optimizer: O) -> Self {
-        Self { optimizer, route: Route::Auto, check_finite: false, name: None, watch: Watch::new() }
+        let (route, watch) = (Route::default(), Watch::new());
+        Self { optimizer, route, check_finite: false, clipping: None, name: None, watch }
     }
 
     /// Chooses where steps are computed.
@@ -85,13 +88,20 @@ impl<O: AnyOptimizer> Adapter<O> {
         Self { route, ..self }
     }
 
-    /// Refuses a gradient that holds a NaN or an infinity: one more read of it. By burn's operations that waits for the device.
+    /// Has burn clip each parameter's gradient, by value or by that gradient's norm, before its step.
+    #[must_use]
+    pub fn with_grad_clipping(self, clipping: GradientClippingConfig) -> Self {
+        Self { clipping: Some(clipping), ..self }
+    }
+
+    /// Refuses a gradient that holds a NaN or an infinity: one more read of it. By burn's operations that waits for the device, and
+    /// the error is [`Argument`](crate::ErrorKind::Argument), without the place that [`NonFinite`](crate::ErrorKind::NonFinite) has.
     #[must_use]
     pub fn check_finite(self) -> Self {
         Self { check_finite: true, ..self }
     }
 
-    /// The handle on errors, copies and masks. Clones of this adapter share it.
+    /// The handle on errors, copies and masks. Clones of this adapter share it: one for each module, since parameters go by name.
     #[must_use]
     pub fn watch(&self) -> Watch {
         self.watch.clone()
@@ -111,13 +121,17 @@ impl<O: AnyOptimizer> Adapter<O> {
     ) -> (ModuleOptimizer, Watch) {
         let (names, watch) = (names(module), self.watch());
         watch.add(&names);
+        let clipping = || self.clipping.as_ref().map(GradientClippingConfig::init);
         let mut all = ModuleOptimizer::from(self.clone());
+        if let Some(clipping) = clipping() {
+            all = all.with_grad_clipping(clipping);
+        }
         for (name, shape) in names {
             let mut own = Self { name: Some(name.as_str().into()), ..self.clone() };
             if let Some(optimizer) = choose(&name, &shape) {
                 own.optimizer = optimizer;
             }
-            all = all.with_group(ParamGroup::from_path(name), own, None);
+            all = all.with_group(ParamGroup::from_path(name), own, clipping());
         }
         (all, watch)
     }
@@ -154,9 +168,9 @@ impl<O: AnyOptimizer> Adapter<O> {
     ) -> (Tensor<D>, Result<()>) {
         let (grad, param) = match (host::into_flex(grad), host::into_flex(param)) {
             (Ok(grad), Ok(param)) => (grad, param),
-            (Err(grad), Ok(param)) => return (host::from_flex(param), Err(host::unknown_type(grad.dtype()))),
+            (Err(grad), Ok(param)) => return (host::from_flex(param), Err(host::refused(&grad))),
             (_, Err(param)) => {
-                let error = host::unknown_type(param.dtype());
+                let error = host::refused(&param);
                 return (*param, Err(error));
             }
         };
@@ -200,9 +214,10 @@ impl<O: AnyOptimizer> Adapter<O> {
         memory: &mut Option<Memory<D>>,
         mask: Option<&Arc<Mask>>,
     ) -> (Tensor<D>, Result<()>) {
-        let ready = self.ready(optimizer, &param, &grad).and_then(|(operations, schema)| {
-            let (shape, options) = (param.shape(), (&param.device(), DType::from(ops::real(param.dtype()))));
-            let state = Memory::take_device(memory, &schema, || Tensor::zeros(shape.clone(), options))?;
+        let ready = self.ready(optimizer, &param, &grad, mask).and_then(|(operations, schema)| {
+            let (shape, device, dtype) = (param.shape(), param.device(), DType::from(ops::real(param.dtype())));
+            let fresh = || Tensor::zeros(shape.clone(), (&device, dtype));
+            let state = Memory::take_device(memory, &schema, (&shape, dtype), fresh)?;
             Ok((operations, state))
         });
         match ready {
@@ -224,6 +239,7 @@ impl<O: AnyOptimizer> Adapter<O> {
         optimizer: &O,
         param: &Tensor<D>,
         grad: &Tensor<D>,
+        mask: Option<&Arc<Mask>>,
     ) -> Result<(Operations, crate::Schema)> {
         let shape = param.shape();
         let schema = Optimizer::<f32>::schema(optimizer, shape.as_slice());
@@ -235,6 +251,7 @@ impl<O: AnyOptimizer> Adapter<O> {
         if grad.shape() != shape {
             return Err(Error::shape("gradient", shape.as_slice(), grad.shape().as_slice()));
         }
+        mask.map_or(Ok(()), |mask| mask.check(shape.as_slice()))?;
         if self.check_finite {
             let all = grad.clone().is_finite().all().try_into_scalar::<bool>();
             if !all.map_err(|error| Error::runtime("reading from the device", error))? {
@@ -270,7 +287,7 @@ impl<O: AnyOptimizer> burn_optim::Optimizer for Adapter<O> {
     }
 
     fn to_device<const D: usize>(state: Memory<D>, device: &Device) -> Memory<D> {
-        state.to_device(device)
+        state.moved(device)
     }
 }
 

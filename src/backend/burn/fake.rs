@@ -75,8 +75,9 @@ enum Scheme {
 /// Lets a module compute with weights rounded to what a quantizer makes of them, while it learns the weights themselves: for
 /// burn's [`apply_reparameterization`](Module::apply_reparameterization).
 ///
-/// Levels are fitted to the weights anew each time they are read. burn's [`materialize`](Module::materialize) puts the rounded
-/// weights in the place of the others: what the quantizer then makes of them is what the module learned with.
+/// Levels are fitted to the weights anew each time they are read. What the module learned with is what the quantizer makes of the
+/// weights themselves, which [`Weights`](super::Weights) reads. burn's [`materialize`](Module::materialize) puts the rounded ones in
+/// their place, whose range can be another.
 ///
 /// ```
 /// use burn_core::{self as burn, module::{Module, Param}, tensor::{Device, Tensor}};

@@ -92,10 +92,16 @@ pub(super) fn into_flex<const D: usize>(tensor: Tensor<D>) -> Result<FlexTensor,
 
 /// The same elements, without autodiff; those of another backend are an error.
 pub(super) fn view<const D: usize>(tensor: &Tensor<D>) -> Result<FlexTensor> {
-    into_flex(tensor.clone().inner()).map_err(|tensor| match tensor.dtype() {
+    into_flex(tensor.clone().inner()).map_err(|tensor| refused(&tensor))
+}
+
+/// Why a tensor is none of [`into_flex`]'s.
+pub(super) fn refused<const D: usize>(tensor: &Tensor<D>) -> Error {
+    match tensor.dtype() {
         dtype @ DType::QFloat(_) => unknown_type(dtype),
+        _ if tensor.is_autodiff() => Error::argument("tensor", "a part of autodiff's graph", "one without: `inner`"),
         _ => not_on_host(&tensor.device()),
-    })
+    }
 }
 
 pub(super) fn from_flex<const D: usize>(flex: FlexTensor) -> Tensor<D> {

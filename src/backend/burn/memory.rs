@@ -6,7 +6,7 @@ use crate::{
     tensor::{Block8, Mask, Schema, SlotValues, State, Values},
     traits::Optimizer,
 };
-use burn_core::tensor::{Bool, DType, Device, Tensor, TensorData};
+use burn_core::tensor::{Bool, DType, Device, Shape, Tensor, TensorData};
 use burn_optim::{RecordState, StateSink, StateSource};
 use std::sync::Arc;
 
@@ -66,7 +66,7 @@ fn owner_of_state(state: &State) -> u32 {
 }
 
 fn foreign() -> Error {
-    Error::state("the record is not of an optimizer of this crate")
+    Error::state("the record is not of an optimizer of this crate, or was written when the device gave no answer")
 }
 
 fn another() -> Error {
@@ -109,26 +109,40 @@ impl<const D: usize> Memory<D> {
     pub(super) fn take_device(
         memory: &mut Option<Self>,
         schema: &Schema,
+        (shape, dtype): (&Shape, DType),
         fresh: impl Fn() -> Tensor<D>,
     ) -> Result<OnDevice<D>> {
         let owner = owner(schema);
-        let state = match memory.take().map(|memory| memory.form) {
+        let fits = |state: &OnDevice<D>| {
+            if state.owner != owner || state.slots.len() != schema.slots().count() {
+                return Err(another());
+            }
+            match state.slots.iter().find(|slot| slot.shape() != *shape || slot.dtype() != dtype) {
+                Some(slot) if slot.dtype() == dtype => {
+                    Err(Error::shape("slot", shape.as_slice(), slot.shape().as_slice()))
+                }
+                Some(slot) => Err(Error::state(format!("a slot holds {:?}, not {dtype:?}", slot.dtype()))),
+                None => Ok(()),
+            }
+        };
+        let (form, state) = match memory.take().map(|memory| memory.form) {
             None => {
                 let slots = schema.slots().map(|_| fresh()).collect();
                 return Ok(OnDevice { owner, steps: 0, slots, pruned: None });
             }
-            Some(Form::Device(state)) if state.owner == owner => return Ok(state),
+            Some(Form::Device(state)) => match fits(&state) {
+                Ok(()) => return Ok(state),
+                Err(error) => (Form::Device(state), Err(error)),
+            },
             Some(other) => {
-                let state = other.upload(&fresh());
-                *memory = Some(Self { form: other });
-                state
+                let state = other.upload(&fresh()).and_then(|state| fits(&state).map(|()| state));
+                (other, state)
             }
-        }?;
-        if state.owner != owner {
-            return Err(another());
+        };
+        if state.is_err() {
+            *memory = Some(Self { form });
         }
-        *memory = None;
-        Ok(state)
+        state
     }
 }
 
@@ -141,6 +155,10 @@ impl<const D: usize> Form<D> {
             && record.scalars.len() == state.scalars().count();
         if !fits {
             return Err(another());
+        }
+        let mut both = state.slots().iter().zip(record.slots.iter().map(|slot| slot.0.shape().as_slice()));
+        if let Some((slot, found)) = both.find(|(slot, found)| slot.shape() != *found) {
+            return Err(Error::shape("slot", slot.shape(), found));
         }
         let names: Vec<_> = state.slots().iter().map(|slot| slot.name().to_string()).collect();
         for (name, (values, exponents)) in names.iter().zip(&record.slots) {
@@ -252,7 +270,8 @@ impl<const D: usize> RecordState for Memory<D> {
 
 fn read(prefix: &str, src: &mut StateSource) -> Option<Record> {
     let mut count = |leaf: &str| u64::try_from(src.take_scalar(prefix, leaf)?).ok();
-    let (owner, steps) = (count("owner")?.try_into().ok()?, count("steps")?);
+    // One more has to be a number, too.
+    let (owner, steps) = (count("owner")?.try_into().ok()?, count("steps").filter(|&steps| steps < u64::MAX)?);
     let (slots, scalars) = (count("slots")?, count("scalars")?);
     let slots = (0..slots).map(|i| {
         let values = src.take_tensor(prefix, &format!("slot_{i}"))?;
@@ -265,7 +284,7 @@ fn read(prefix: &str, src: &mut StateSource) -> Option<Record> {
 
 impl<const D: usize> Memory<D> {
     /// Where its parameter is.
-    pub(super) fn to_device(self, device: &Device) -> Self {
+    pub(super) fn moved(self, device: &Device) -> Self {
         let Form::Device(OnDevice { owner, steps, slots, pruned }) = self.form else { return self };
         let slots = slots.into_iter().map(|slot| slot.to_device(device)).collect();
         let pruned = pruned.map(|(mask, tensor)| (mask, tensor.to_device(device)));

@@ -44,13 +44,11 @@
 //! let masks = Masks::new(&model, &Magnitude::sparsity(0.5)?, |_, shape| shape.len() == 2)?;
 //! masks.apply(&mut model)?;
 //! watch.set_masks(&masks)?;
-//! for _ in 0..2 {
-//!     let gradients = GradientsParams::from_grads(model.weight.val().sum().backward(), &model);
-//!     model = optimizer.step(0.1, model, gradients);
-//!     watch.check()?;
-//! }
+//! let gradients = GradientsParams::from_grads(model.weight.val().sum().backward(), &model);
+//! model = optimizer.step(0.1, model, gradients);
+//! watch.check()?;
 //! let found = model.weight.val().into_data();
-//! assert_eq!(found.as_slice::<f32>().unwrap(), [0.21, 0.0, 0.0, -1.29]);
+//! assert_eq!(found.as_slice::<f32>().unwrap(), [0.4, 0.0, 0.0, -1.1]);
 //!
 //! // Stopped and gone on, to the bit: burn's records.
 //! let (module, state) = (model.clone().into_record().into_bytes().unwrap(), optimizer.into_bytes().unwrap());

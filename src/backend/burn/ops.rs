@@ -77,9 +77,8 @@ impl Operations {
         state: &mut OnDevice<D>,
         mask: Option<&Arc<Mask>>,
     ) -> Tensor<D> {
-        let dtype: FloatDType = param.dtype().into();
-        let (wide, grad) = (param.dtype(), grad);
-        let (param, grad) = (param.cast(real(wide)), grad.cast(real(wide)));
+        let (dtype, wide): (FloatDType, _) = (param.dtype().into(), real(param.dtype()));
+        let (param, grad) = (param.cast(wide), grad.cast(wide));
         state.steps += 1;
         let slots = std::mem::take(&mut state.slots);
         let (param, slots) = match self {
