@@ -328,7 +328,7 @@ fn state_of_another_shape_or_type_is_refused_on_a_device() {
         let (param, state) = adapter.step(0.1, ones([2, 1]), ones([2, 1]), state);
         assert_eq!(adapter.watch().take_error().unwrap().kind(), ErrorKind::Shape);
         assert_eq!(param.into_data().as_slice::<f32>().unwrap(), [1.0; 2]);
-        let wide = || ones([2, 3]).cast(DType::F64);
+        let wide = || ones([2, 3]).cast(burn_core::tensor::DType::F64);
         let (_, state) = adapter.step(0.1, wide(), wide(), state);
         assert!(adapter.watch().take_error().is_some());
         let (param, _) = adapter.step(0.1, ones([2, 3]), ones([2, 3]), state);
