@@ -88,7 +88,7 @@ fn records_of_other_optimizers_are_refused() {
 
     for route in [Route::Auto, Route::Operations] {
         let theirs = refuses(adamw, route, burns.into_bytes().unwrap(), &net);
-        assert!(theirs.ends_with("not of an optimizer of this crate"), "{theirs}");
+        assert!(theirs.contains("not of an optimizer of this crate"), "{theirs}");
         let other = refuses(adamw.with_amsgrad(), route, ours.into_bytes().unwrap(), &net);
         assert!(other.ends_with("another name, or other slots"), "{other}");
         refuses(Adam::new(0.1).unwrap(), route, ours.into_bytes().unwrap(), &net);
