@@ -9,9 +9,8 @@ use lapidary::{
     ErrorKind,
     compress::{self, Activations, Feed, Form, Inputs, RangeMethod, Recipe, Report, Verification},
     format::{
-        file::{ElementType, TensorFile},
+        file::ElementType,
         onnx::{self, Onnx, proto::*},
-        safetensors::Convention,
     },
 };
 use std::{
@@ -523,10 +522,14 @@ fn bad_inputs_leave_nothing() {
     ] {
         assert_eq!(run(&recipe).kind(), ErrorKind::Argument);
     }
-    let recipe = dynamic().with_bits(8).unwrap();
-    let go_on = |_: compress::Progress<'_>| ControlFlow::Continue(());
-    let error = compress::safetensors(RESCNN, folder.out(), &recipe, Convention::Lapidary, &go_on).unwrap_err();
-    assert!(error.kind() == ErrorKind::Argument && !folder.out().exists(), "{error}");
+    #[cfg(feature = "safetensors")]
+    {
+        let recipe = dynamic().with_bits(8).unwrap();
+        let go_on = |_: compress::Progress<'_>| ControlFlow::Continue(());
+        let convention = lapidary::format::safetensors::Convention::Lapidary;
+        let error = compress::safetensors(RESCNN, folder.out(), &recipe, convention, &go_on).unwrap_err();
+        assert!(error.kind() == ErrorKind::Argument && !folder.out().exists(), "{error}");
+    }
 }
 
 #[cfg(feature = "rayon")]
@@ -544,7 +547,7 @@ fn the_file_is_the_same_on_any_number_of_threads() {
         assert!(run(2) == one && run(7) == one);
     }
     let read = Onnx::open(folder.out()).unwrap();
-    assert!(!read.tensors().is_empty());
+    assert!(!lapidary::format::file::TensorFile::tensors(&read).is_empty());
 }
 
 /// Needs the library of ONNX Runtime; without it, what is tested is that this is said.
